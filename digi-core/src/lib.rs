@@ -1,8 +1,29 @@
 //! Digi's engine.
 #![forbid(unsafe_code)]
 
+/// Whether a deliberate bug is switched on: always `false` without the feature `bugs`.
+#[cfg(not(feature = "bugs"))]
+macro_rules! testing_bug {
+    ($bug:ident) => {
+        false
+    };
+}
+#[cfg(feature = "bugs")]
+macro_rules! testing_bug {
+    ($bug:ident) => {
+        $crate::testing::bugs::is_on($crate::testing::bugs::Bug::$bug)
+    };
+}
+
+pub mod consumer;
 pub mod error;
+pub mod event;
+pub mod frame;
 pub mod id;
+pub mod room;
+pub mod store;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod token;
 
 pub use error::{CloseCode, Code, Error};

@@ -1,0 +1,635 @@
+//! The state machine of one connection.
+//!
+//! A [`Consumer`] decides everything about one connection and does nothing itself. It is told what happened by its
+//! `handle_*` methods and says what is to be done through [`Consumer::poll_output`], in order. What needs an answer
+//! carries a [`Ticket`], and the answer comes back with it; meanwhile the consumer goes on. It reads no clock, asks no
+//! store and never waits, so the same code runs behind tokio, in a C program's own loop and in the simulation.
+//!
+//! ```text
+//! Connecting ──AskMember──▶ Joining ──Join──▶ Open (replay or history, then live) ──▶ Closed
+//!                  ▲                             │
+//!                  └──── `resume`, reset ────────┘
+//! ```
+//!
+//! Every way into a room is one path: ask for the membership, join (the room holds live frames back), send what the
+//! mode needs, go live. A first visit sends nothing but the cursor, a resume the changes since the client's cursor, a
+//! reset the newest history. Broadcasts do not pass through here: the room hands them to the outboxes.
+
+mod limiter;
+mod policy;
+mod rules;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use limiter::Limiter;
+pub use limiter::Rate;
+pub use policy::{Policy, Verdict};
+pub use rules::{ConsumerLimits, Rules};
+
+use crate::error::{CloseCode, Code, Error};
+use crate::event::Signal;
+use crate::frame::{ClientFrame, Frame, Request};
+use crate::id::{ClientId, Cursor, Epoch, MessageId, Millis, RoomId, Seq, UserKey};
+use crate::room::JoinAnswer;
+use crate::store::model::{
+    Action, Authority, Change, Changes, Command, History, LOG_WINDOW, MAX_HISTORY, MemberAnswer, Membership, MessageOp,
+    Outcome,
+};
+use crate::token::Kind;
+
+/// What is known of a connection at its start.
+#[derive(Clone, Debug)]
+pub struct Scope {
+    /// The room's token, out of the URL.
+    pub token: String,
+    /// Who is logged in.
+    pub user: UserKey,
+    /// The name that others see.
+    pub user_name: Arc<str>,
+    /// Where the client stopped last time (`?after=`).
+    pub after: Option<String>,
+    /// The page's origin, for the log.
+    pub origin: Option<String>,
+    /// The peer's address, for the log.
+    pub remote: Option<String>,
+}
+
+/// Names a question, so that its answer finds back.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Ticket(pub u64);
+
+/// What the driver has to do for a consumer, in this order.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Output {
+    /// Ask room or store whether the user is a member; answer with [`Consumer::handle_member`].
+    AskMember {
+        /// Comes back with the answer.
+        ticket: Ticket,
+        /// Which room.
+        room: RoomId,
+    },
+    /// Put the session into the room, on hold; answer with [`Consumer::handle_joined`].
+    Join {
+        /// Comes back with the answer.
+        ticket: Ticket,
+        /// Which room.
+        room: RoomId,
+        /// The membership and the head at which it was read.
+        answer: MemberAnswer,
+    },
+    /// Accept the connection.
+    Accept,
+    /// Have a command stored; answer with [`Consumer::handle_outcome`].
+    Submit {
+        /// Comes back with the answer.
+        ticket: Ticket,
+        /// What to store.
+        command: Command,
+    },
+    /// Read the log; answer with [`Consumer::handle_changes`].
+    LoadChanges {
+        /// Comes back with the answer.
+        ticket: Ticket,
+        /// Which room.
+        room: RoomId,
+        /// Changes numbered above.
+        after: Seq,
+        /// At most so many numbers.
+        limit: u64,
+    },
+    /// Read messages; answer with [`Consumer::handle_history`].
+    LoadHistory {
+        /// Comes back with the answer.
+        ticket: Ticket,
+        /// Which room.
+        room: RoomId,
+        /// Messages placed before; none: the newest.
+        before: Option<Seq>,
+        /// At most so many.
+        limit: u32,
+    },
+    /// Put a frame into this session's outbox.
+    Send(Frame),
+    /// Let the room go on with this session above the cursor.
+    GoLive {
+        /// Which room.
+        room: RoomId,
+        /// Everything up to here has been sent.
+        at: Cursor,
+    },
+    /// Tell the others something that is not stored.
+    Signal(Signal),
+    /// Take the session out of the room.
+    Leave {
+        /// Which room.
+        room: RoomId,
+    },
+    /// Close the connection. The last output.
+    Close(CloseCode),
+}
+
+/// How a session enters a room.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Mode {
+    /// Sees only what comes from now on, and learns the cursor.
+    Fresh,
+    /// Gets what changed after the cursor.
+    Resume(Cursor),
+    /// Gets the newest history.
+    Reset,
+}
+
+/// How far the way into the room has gone.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Asking(Ticket, Mode),
+    Joining(Ticket, Mode),
+    Replaying {
+        ticket: Ticket,
+        /// Where the client stood: messages placed above it are new to it.
+        original: Seq,
+        epoch: Epoch,
+        /// What the room had shown when it began to hold frames back: the replay must reach it.
+        position: Seq,
+    },
+    Resetting {
+        ticket: Ticket,
+        position: Cursor,
+    },
+    Live,
+}
+
+/// A room that this connection is in, or on its way into.
+struct Attachment {
+    room: RoomId,
+    membership: Option<Membership>,
+    epoch: Epoch,
+    step: Step,
+}
+
+enum State {
+    Connecting,
+    /// Not accepted yet.
+    Joining(Attachment),
+    Open(Attachment),
+    Closed,
+}
+
+/// What waits for an answer.
+enum Pending {
+    Command(Option<ClientId>),
+    History { client_id: Option<ClientId>, before: Option<Seq>, limit: u32 },
+}
+
+/// The state machine of one connection; see the module's text.
+pub struct Consumer {
+    rules: Arc<Rules>,
+    scope: Scope,
+    state: State,
+    next_ticket: u64,
+    pending: VecDeque<(Ticket, Pending)>,
+    outputs: VecDeque<Output>,
+    frames: Limiter,
+    refusals: Limiter,
+    ignored_claims: u64,
+}
+
+impl Consumer {
+    /// A consumer for a connection with this scope, under the engine's rules.
+    pub fn new(rules: Arc<Rules>, scope: Scope) -> Self {
+        let (frames, refusals) = (Limiter::new(rules.limits.frames), Limiter::new(rules.limits.refusals));
+        Self {
+            rules,
+            scope,
+            state: State::Connecting,
+            next_ticket: 0,
+            pending: VecDeque::new(),
+            outputs: VecDeque::new(),
+            frames,
+            refusals,
+            ignored_claims: 0,
+        }
+    }
+
+    /// What the connection started with.
+    pub fn scope(&self) -> &Scope {
+        &self.scope
+    }
+
+    /// The room, once its token has opened.
+    pub fn room(&self) -> Option<RoomId> {
+        self.attachment().map(|attachment| attachment.room)
+    }
+
+    /// Whether the connection has been accepted and not closed.
+    pub fn is_open(&self) -> bool {
+        matches!(self.state, State::Open(_))
+    }
+
+    /// Whether the connection is closed.
+    pub fn is_closed(&self) -> bool {
+        matches!(self.state, State::Closed)
+    }
+
+    /// How many frames claimed to come from somebody else, and were not believed.
+    pub fn ignored_claims(&self) -> u64 {
+        self.ignored_claims
+    }
+
+    /// What the driver has to do next.
+    #[must_use]
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// The connection has begun.
+    pub fn handle_connect(&mut self) {
+        if !matches!(self.state, State::Connecting) {
+            return;
+        }
+        let Ok(room) = self.rules.encoder.keyring().open(Kind::Room, &self.scope.token) else {
+            return self.close(CloseCode::BadToken);
+        };
+        let mode = match self.scope.after.as_deref().map(str::parse) {
+            None => Mode::Fresh,
+            Some(Ok(cursor)) => Mode::Resume(cursor),
+            // The client gets an error once it is in: see `handle_joined`.
+            Some(Err(_)) => Mode::Reset,
+        };
+        let ticket = self.ticket();
+        self.state = State::Joining(Attachment {
+            room: RoomId(room),
+            membership: None,
+            epoch: Epoch(0),
+            step: Step::Asking(ticket, mode),
+        });
+        self.outputs.push_back(Output::AskMember { ticket, room: RoomId(room) });
+    }
+
+    /// The answer to [`Output::AskMember`].
+    pub fn handle_member(&mut self, ticket: Ticket, answer: Result<MemberAnswer, Code>) {
+        let Some(attachment) = self.attachment_mut() else { return };
+        let Step::Asking(asked, mode) = attachment.step else { return };
+        if asked != ticket {
+            return;
+        }
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(Code::NoSuchRoom) => return self.close(CloseCode::NotAMember),
+            Err(_) => return self.close(CloseCode::Unavailable),
+        };
+        if answer.membership.is_none() {
+            let code = if self.is_open() { CloseCode::Removed } else { CloseCode::NotAMember };
+            return self.close(code);
+        }
+        let ticket = self.ticket();
+        if let Some(attachment) = self.attachment_mut() {
+            attachment.membership.clone_from(&answer.membership);
+            attachment.step = Step::Joining(ticket, mode);
+            let room = attachment.room;
+            self.outputs.push_back(Output::Join { ticket, room, answer });
+        }
+    }
+
+    /// The answer to [`Output::Join`].
+    pub fn handle_joined(&mut self, ticket: Ticket, answer: JoinAnswer) {
+        let Some(attachment) = self.attachment_mut() else { return };
+        let Step::Joining(asked, mode) = attachment.step else { return };
+        if asked != ticket {
+            return;
+        }
+        let position = match answer {
+            JoinAnswer::Joined(position) => position,
+            JoinAnswer::Stale => return self.enter(mode),
+            JoinAnswer::Full => return self.close(CloseCode::Overloaded),
+        };
+        attachment.epoch = position.epoch;
+        let room = attachment.room;
+        if let State::Joining(attachment) = std::mem::replace(&mut self.state, State::Closed) {
+            self.state = State::Open(attachment);
+            self.outputs.push_back(Output::Accept);
+            if self.scope.after.as_deref().is_some_and(|after| after.parse::<Cursor>().is_err()) {
+                self.refuse(&Code::BadCursor.into(), None);
+            }
+        }
+        match mode {
+            Mode::Fresh => self.resumed(room, position),
+            Mode::Resume(cursor) if cursor == position => self.resumed(room, position),
+            Mode::Resume(cursor) if cursor.epoch == position.epoch => {
+                self.load_changes(room, cursor.seq, cursor.seq, position);
+            }
+            Mode::Resume(_) | Mode::Reset => self.load_newest(room, position),
+        }
+    }
+
+    /// The answer to [`Output::LoadChanges`].
+    pub fn handle_changes(&mut self, ticket: Ticket, answer: Result<Changes, Code>) {
+        let Some(attachment) = self.attachment() else { return };
+        let Step::Replaying { ticket: asked, original, epoch, position } = attachment.step else { return };
+        if asked != ticket {
+            return;
+        }
+        let room = attachment.room;
+        let Ok(Changes { head, floor, through, rows }) = answer else { return self.close(CloseCode::Unavailable) };
+        let behind = head.last_seq.0.checked_sub(original.0);
+        if head.epoch != epoch || floor > original || behind.is_none_or(|behind| behind > LOG_WINDOW) {
+            // Frames of a first page may be out already; what follows makes them void.
+            return self.load_newest(room, Cursor::new(epoch, position));
+        }
+        for row in &rows {
+            if let Change::Message(message) = &row.change {
+                let op = match &message.body {
+                    None => MessageOp::Deleted,
+                    Some(_) if message.pos > original => MessageOp::Added,
+                    Some(_) => MessageOp::Edited,
+                };
+                let frame = self.rules.encoder.change(op, row.seq, message);
+                self.outputs.push_back(Output::Send(frame));
+            }
+        }
+        if through < position {
+            self.load_changes(room, through, original, Cursor::new(epoch, position));
+        } else {
+            self.resumed(room, Cursor::new(epoch, through));
+        }
+    }
+
+    /// The answer to [`Output::LoadHistory`].
+    pub fn handle_history(&mut self, ticket: Ticket, answer: Result<History, Code>) {
+        let Some(attachment) = self.attachment() else { return };
+        let (room, epoch) = (attachment.room, attachment.epoch);
+        if let Step::Resetting { ticket: asked, position } = attachment.step
+            && asked == ticket
+        {
+            let Ok(mut page) = answer else { return self.close(CloseCode::Unavailable) };
+            let at = page.head.cursor();
+            if at < position {
+                return self.load_newest(room, position);
+            }
+            let more = take_more(&mut page, self.rules.limits.reset_history);
+            self.send(self.rules.encoder.reset(at));
+            self.send(self.rules.encoder.history(&page, more, None));
+            self.go_live(room, at);
+            return;
+        }
+        let Some(Pending::History { client_id, before, limit }) = self.take_pending(ticket) else { return };
+        match answer {
+            Ok(page) if page.head.epoch < epoch => self.ask_history(room, client_id, before, limit),
+            // A reset of this room is on its way and brings a history of its own.
+            Ok(page) if page.head.epoch > epoch => {}
+            Ok(mut page) => {
+                let more = take_more(&mut page, limit);
+                self.send(self.rules.encoder.history(&page, more, client_id.as_ref()));
+            }
+            Err(code) => self.refuse(&code.into(), client_id.as_ref()),
+        }
+    }
+
+    /// The answer to [`Output::Submit`].
+    pub fn handle_outcome(&mut self, ticket: Ticket, outcome: &Outcome) {
+        let Some(Pending::Command(client_id)) = self.take_pending(ticket) else { return };
+        let encoder = &self.rules.encoder;
+        let ack = match (outcome, &client_id) {
+            (Outcome::Message { at, message, .. }, Some(client_id)) => {
+                Some(encoder.ack(client_id, message.id, at.seq, message.pos))
+            }
+            (Outcome::Duplicate { message, pos }, Some(client_id)) => {
+                Some(encoder.ack(client_id, *message, *pos, *pos))
+            }
+            (Outcome::Refused(code), _) => return self.refuse(&(*code).into(), client_id.as_ref()),
+            _ => None,
+        };
+        if let Some(frame) = ack {
+            self.send(frame);
+        }
+    }
+
+    /// The room says that what this session was shown is void.
+    pub fn handle_reset(&mut self, room: RoomId) {
+        if self.attachment().is_some_and(|attachment| attachment.room == room) {
+            self.enter(Mode::Reset);
+        }
+    }
+
+    /// The room or the host has ended the session; it is in the room no longer.
+    pub fn handle_closed(&mut self, code: CloseCode) {
+        self.close(code);
+    }
+
+    /// The client has gone.
+    pub fn handle_disconnect(&mut self) {
+        if let Some(attachment) = self.attachment() {
+            let room = attachment.room;
+            self.outputs.push_back(Output::Leave { room });
+        }
+        self.state = State::Closed;
+    }
+
+    /// The transport received what is no text frame (binary, too large, not UTF-8).
+    pub fn handle_unreadable(&mut self, code: Code, now: Millis) {
+        if self.is_open() && self.frames.take(now) {
+            self.refuse_counted(&code.into(), None, now);
+        }
+    }
+
+    /// The client sent a text frame.
+    pub fn handle_frame(&mut self, text: &str, now: Millis) {
+        if !self.is_open() {
+            return;
+        }
+        if text.len() > self.rules.limits.frame_bytes {
+            let most = self.rules.limits.frame_bytes;
+            let detail = format!("The frame has {} bytes; this server takes {most}.", text.len());
+            return self.refuse_counted(&Code::FrameTooLarge.with(detail), None, now);
+        }
+        let frame = match ClientFrame::parse(text) {
+            Ok(frame) => frame,
+            Err(bad) => return self.refuse_counted(&bad.error, bad.client_id.as_ref(), now),
+        };
+        if !self.frames.take(now) {
+            return self.refuse_counted(&Code::RateLimited.into(), frame.client_id.as_ref(), now);
+        }
+        let client_id = frame.client_id.clone();
+        if let Err(error) = self.obey(frame) {
+            self.refuse_counted(&error, client_id.as_ref(), now);
+        }
+    }
+
+    fn obey(&mut self, frame: ClientFrame<'_>) -> Result<(), Error> {
+        let State::Open(attachment) = &self.state else { return Err(Code::NotJoined.into()) };
+        let room = attachment.room;
+        let keyring = self.rules.encoder.keyring();
+        if let Some(token) = &frame.room {
+            let meant = keyring.open(Kind::Room, token).map_err(|_| Code::BadToken)?;
+            if RoomId(meant) != room {
+                return Err(Code::NotJoined.into());
+            }
+        }
+        if let Some(claim) = &frame.user
+            && **claim != *self.scope.user_name
+            && **claim != *self.scope.user.as_str()
+        {
+            if self.rules.strict {
+                return Err(Code::UserMismatch.into());
+            }
+            self.ignored_claims += 1;
+        }
+        let message_id = |token: &str| {
+            let id = keyring.open(Kind::Message, token);
+            id.map(MessageId).map_err(|_| Error::from(Code::BadToken))
+        };
+        let action = match frame.request {
+            Request::Add { message, resend: _ } => {
+                self.rules.check_body(&message)?;
+                Action::Add { body: message.into(), client_id: frame.client_id.clone() }
+            }
+            Request::Edit { message_id: token, message } => {
+                self.rules.check_body(&message)?;
+                Action::Edit { message: message_id(&token)?, body: message.into() }
+            }
+            Request::Delete { message_id: token } => Action::Delete { message: message_id(&token)? },
+            Request::Resume { after } => {
+                let cursor = after.parse().map_err(|_| Code::BadCursor)?;
+                self.enter(Mode::Resume(cursor));
+                return Ok(());
+            }
+            Request::History { before, limit } => {
+                let limit = limit.unwrap_or(self.rules.limits.reset_history).clamp(1, MAX_HISTORY);
+                self.room_for_one_more()?;
+                self.ask_history(room, frame.client_id, before, limit);
+                return Ok(());
+            }
+            Request::Typing | Request::Read { .. } => return Err(Code::Unsupported.into()),
+        };
+        self.submit(room, action, frame.client_id)
+    }
+
+    fn submit(&mut self, room: RoomId, action: Action, client_id: Option<ClientId>) -> Result<(), Error> {
+        let mut command = Command {
+            room,
+            user: self.scope.user.clone(),
+            user_name: self.scope.user_name.clone(),
+            authority: Authority::Member,
+            action,
+        };
+        if let State::Open(Attachment { membership: Some(membership), .. }) = &self.state {
+            self.rules.ask_policy(&mut command, membership)?;
+        }
+        self.room_for_one_more()?;
+        let ticket = self.ticket();
+        self.pending.push_back((ticket, Pending::Command(client_id)));
+        self.outputs.push_back(Output::Submit { ticket, command });
+        Ok(())
+    }
+
+    fn room_for_one_more(&self) -> Result<(), Error> {
+        if self.pending.len() < self.rules.limits.in_flight { Ok(()) } else { Err(Code::Busy.into()) }
+    }
+
+    /// Starts on the one way into the room, whatever was under way before.
+    fn enter(&mut self, mode: Mode) {
+        let ticket = self.ticket();
+        if let Some(attachment) = self.attachment_mut() {
+            attachment.step = Step::Asking(ticket, mode);
+            let room = attachment.room;
+            self.outputs.push_back(Output::AskMember { ticket, room });
+        }
+    }
+
+    fn load_changes(&mut self, room: RoomId, after: Seq, original: Seq, position: Cursor) {
+        let ticket = self.ticket();
+        self.step(Step::Replaying { ticket, original, epoch: position.epoch, position: position.seq });
+        self.outputs.push_back(Output::LoadChanges { ticket, room, after, limit: LOG_WINDOW });
+    }
+
+    fn load_newest(&mut self, room: RoomId, position: Cursor) {
+        let ticket = self.ticket();
+        self.step(Step::Resetting { ticket, position });
+        let limit = self.rules.limits.reset_history + 1;
+        self.outputs.push_back(Output::LoadHistory { ticket, room, before: None, limit });
+    }
+
+    fn ask_history(&mut self, room: RoomId, client_id: Option<ClientId>, before: Option<Seq>, limit: u32) {
+        let ticket = self.ticket();
+        self.pending.push_back((ticket, Pending::History { client_id, before, limit }));
+        self.outputs.push_back(Output::LoadHistory { ticket, room, before, limit: limit + 1 });
+    }
+
+    fn resumed(&mut self, room: RoomId, at: Cursor) {
+        self.send(self.rules.encoder.resumed(at));
+        self.go_live(room, at);
+    }
+
+    fn go_live(&mut self, room: RoomId, at: Cursor) {
+        if let Some(attachment) = self.attachment_mut() {
+            attachment.epoch = at.epoch;
+            attachment.step = Step::Live;
+        }
+        self.outputs.push_back(Output::GoLive { room, at });
+    }
+
+    fn refuse_counted(&mut self, error: &Error, client_id: Option<&ClientId>, now: Millis) {
+        self.refuse(error, client_id);
+        if !self.refusals.take(now) {
+            self.leave_and_close(CloseCode::Abuse);
+        }
+    }
+
+    fn refuse(&mut self, error: &Error, client_id: Option<&ClientId>) {
+        self.send(self.rules.encoder.error(error, client_id));
+    }
+
+    fn leave_and_close(&mut self, code: CloseCode) {
+        self.handle_disconnect();
+        self.outputs.push_back(Output::Close(code));
+    }
+
+    fn close(&mut self, code: CloseCode) {
+        if !self.is_closed() {
+            self.leave_and_close(code);
+        }
+    }
+
+    fn send(&mut self, frame: Frame) {
+        self.outputs.push_back(Output::Send(frame));
+    }
+
+    fn step(&mut self, step: Step) {
+        if let Some(attachment) = self.attachment_mut() {
+            attachment.step = step;
+        }
+    }
+
+    fn ticket(&mut self) -> Ticket {
+        self.next_ticket += 1;
+        Ticket(self.next_ticket)
+    }
+
+    /// Answers mostly come in the order of the questions, so the one that is looked for stands in front.
+    fn take_pending(&mut self, ticket: Ticket) -> Option<Pending> {
+        let index = self.pending.iter().position(|(asked, _)| *asked == ticket)?;
+        self.pending.remove(index).map(|(_, pending)| pending)
+    }
+
+    fn attachment(&self) -> Option<&Attachment> {
+        match &self.state {
+            State::Joining(attachment) | State::Open(attachment) => Some(attachment),
+            State::Connecting | State::Closed => None,
+        }
+    }
+
+    fn attachment_mut(&mut self) -> Option<&mut Attachment> {
+        match &mut self.state {
+            State::Joining(attachment) | State::Open(attachment) => Some(attachment),
+            State::Connecting | State::Closed => None,
+        }
+    }
+}
+
+/// One message more than wanted was asked for: it only says that there is more.
+fn take_more(page: &mut History, limit: u32) -> bool {
+    let surplus = page.messages.len().saturating_sub(limit as usize);
+    page.messages.drain(..surplus);
+    surplus > 0
+}

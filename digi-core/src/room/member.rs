@@ -1,0 +1,44 @@
+//! One session in a room.
+
+use std::collections::VecDeque;
+use std::fmt;
+
+use crate::frame::Frame;
+use crate::id::{Cursor, Seq, UserKey};
+
+/// A session of this node; the driver gives the numbers and never uses one twice.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(pub u64);
+
+impl fmt::Debug for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SessionId({})", self.0)
+    }
+}
+
+/// How a room puts a frame into an outbox. Any `FnMut(&O, &Frame) -> bool` is one.
+pub trait Deliver<O> {
+    /// Puts `frame` at the end of `outbox`; false when there is no space, and then nothing was put.
+    fn deliver(&mut self, outbox: &O, frame: &Frame) -> bool;
+}
+
+impl<O, F: FnMut(&O, &Frame) -> bool> Deliver<O> for F {
+    fn deliver(&mut self, outbox: &O, frame: &Frame) -> bool {
+        self(outbox, frame)
+    }
+}
+
+pub(super) struct Member<O> {
+    pub(super) user: UserKey,
+    /// The head at which the membership was read: a removal numbered above it ends the session, no other does.
+    pub(super) read_at: Cursor,
+    pub(super) outbox: O,
+    pub(super) phase: Phase,
+}
+
+pub(super) enum Phase {
+    /// Gets every frame numbered above `from`.
+    Live { from: Seq },
+    /// A replay or a history is under way; live frames wait here.
+    Holding(VecDeque<(Seq, Frame)>),
+}

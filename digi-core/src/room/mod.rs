@@ -1,0 +1,477 @@
+//! Routing and order: what one room's members on this node are shown, and when.
+//!
+//! A [`Room`] is told of changes by whoever learns of them first (the local writer after a commit, the channel
+//! layer, a comparison with the store) in any order, any number of times, or not at all. It hands them to the
+//! members' outboxes in order of number, once. What it misses it asks to be read from the log.
+//!
+//! Its methods are of four kinds: getters; `handle_*` for what happened outside; `join`, `go_live`, `leave` for the
+//! sessions; [`Room::poll_output`] for what the driver has to do. It reads no clock: `now` is passed in, and
+//! [`Room::next_wakeup`] says when [`Room::handle_tick`] wants to be called.
+
+mod member;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use indexmap::IndexMap;
+
+pub use member::{Deliver, SessionId};
+use member::{Member, Phase};
+
+use crate::error::CloseCode;
+use crate::event::{Event, EventKind};
+use crate::frame::{Encoder, Frame};
+use crate::id::{Cursor, Millis, RoomId, Seq, UserKey};
+use crate::store::model::{Change, Changes, Head, MemberAnswer, MemberOp, Membership, MessageOp};
+
+/// The bounds of a room.
+#[derive(Clone, Copy, Debug)]
+pub struct RoomLimits {
+    /// Sessions of one room on this node; a further one is refused.
+    pub sessions: usize,
+    /// Events that wait for a missing number. What comes beyond is dropped and read from the log.
+    pub held_events: usize,
+    /// Frames that wait while a session's replay is under way. Beyond it the session is closed as too slow.
+    pub held_frames: usize,
+    /// How long a missing number is waited for before the log is read, in milliseconds.
+    pub grace: u64,
+}
+
+impl Default for RoomLimits {
+    fn default() -> Self {
+        Self { sessions: 100_000, held_events: 1_024, held_frames: 1_024, grace: 20 }
+    }
+}
+
+/// How long after a failed or fruitless read of the log the next one follows, in milliseconds: doubled up to the
+/// second figure.
+const RETRY: (u64, u64) = (50, 5_000);
+
+/// How many memberships a room remembers.
+const KNOWN_MEMBERS: usize = 4_096;
+
+/// What the driver has to do for a room.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum RoomOutput {
+    /// Read the log after a number and answer with [`Room::handle_changes`], giving `seen` back.
+    ReadLog {
+        /// Read what is numbered above.
+        after: Seq,
+        /// The highest number known when the question was asked.
+        seen: Cursor,
+    },
+    /// The store lies behind what was seen, so its data was restored: raise the epoch above `seen` and answer with
+    /// [`Room::handle_head`].
+    RaiseEpoch {
+        /// What the new numbering has to stay above.
+        seen: Cursor,
+    },
+    /// What the session was shown is void: tell its consumer.
+    Reset {
+        /// Which session.
+        session: SessionId,
+    },
+    /// The session is no longer in the room: close it.
+    Close {
+        /// Which session.
+        session: SessionId,
+        /// Why.
+        code: CloseCode,
+    },
+}
+
+/// The answer to [`Room::join`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum JoinAnswer {
+    /// The session is in, on hold; the room has shown everything up to the cursor.
+    Joined(Cursor),
+    /// The membership was read before a removal that the room knows of: read it again.
+    Stale,
+    /// The room has as many sessions as it may.
+    Full,
+}
+
+enum Repair {
+    Idle,
+    /// The log is read when `until` has come, unless what is missing arrives first.
+    /// With `suspicion` it is read even if nothing seems to be missing any more.
+    Waiting {
+        until: Millis,
+        suspicion: bool,
+    },
+    Reading,
+}
+
+/// A membership that was read from the store.
+struct Known {
+    membership: Membership,
+    read_at: Cursor,
+}
+
+/// One room on one node. `O` is the driver's handle to a session's outbox.
+pub struct Room<O> {
+    id: RoomId,
+    limits: RoomLimits,
+    /// Everything up to here has been handed out; the epoch is the room's.
+    shown: Cursor,
+    /// The highest number of the epoch that this node has heard of.
+    highest: Seq,
+    /// The last number at which a membership may have ended, as far as this room knows.
+    last_leave: Seq,
+    members: IndexMap<SessionId, Member<O>>,
+    known: HashMap<UserKey, Known>,
+    held: BTreeMap<Seq, Event>,
+    repair: Repair,
+    retry: u64,
+    outputs: VecDeque<RoomOutput>,
+}
+
+impl<O> Room<O> {
+    /// A room whose store stands at `head`: everything up to there is history.
+    pub fn new(id: RoomId, head: Head, limits: RoomLimits) -> Self {
+        Self {
+            id,
+            limits,
+            shown: head.cursor(),
+            highest: head.last_seq,
+            last_leave: head.last_seq,
+            members: IndexMap::new(),
+            known: HashMap::new(),
+            held: BTreeMap::new(),
+            repair: Repair::Idle,
+            retry: RETRY.0,
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// Which room it is.
+    pub fn id(&self) -> RoomId {
+        self.id
+    }
+
+    /// Everything up to here has been handed to the members.
+    pub fn shown(&self) -> Cursor {
+        self.shown
+    }
+
+    /// The highest cursor heard of. Note it *before* asking the store for a head: a head below it means restored
+    /// data, one below what was heard of meanwhile does not.
+    pub fn seen(&self) -> Cursor {
+        Cursor::new(self.shown.epoch, self.highest)
+    }
+
+    /// How many sessions are in.
+    pub fn sessions(&self) -> usize {
+        self.members.len()
+    }
+
+    /// The sessions of a user.
+    pub fn sessions_of<'a>(&'a self, user: &'a UserKey) -> impl Iterator<Item = SessionId> + 'a {
+        self.members.iter().filter(move |(_, member)| &member.user == user).map(|(id, _)| *id)
+    }
+
+    /// The membership of a user, if the room remembers it: no removal up to the answer's head contradicts it.
+    pub fn membership(&self, user: &UserKey) -> Option<MemberAnswer> {
+        let known = self.known.get(user)?;
+        let at = known.read_at.max(self.shown);
+        Some(MemberAnswer {
+            membership: Some(known.membership.clone()),
+            head: Head { epoch: at.epoch, last_seq: at.seq },
+        })
+    }
+
+    /// When [`Room::handle_tick`] wants to be called.
+    pub fn next_wakeup(&self) -> Option<Millis> {
+        match self.repair {
+            Repair::Waiting { until, .. } => Some(until),
+            Repair::Idle | Repair::Reading => None,
+        }
+    }
+
+    /// A change was committed, here or on another node.
+    pub fn handle_event(&mut self, event: Event, now: Millis, deliver: &mut impl Deliver<O>) {
+        if event.at.epoch < self.shown.epoch {
+            return;
+        }
+        if event.at.epoch > self.shown.epoch {
+            // The sessions load the new history, which has this event: nothing is left to deliver.
+            self.adopt(Head { epoch: event.at.epoch, last_seq: event.at.seq });
+            return;
+        }
+        let seq = event.at.seq;
+        self.highest = self.highest.max(seq);
+        let shown = if testing_bug!(DropAtWrongSeq) { self.shown.seq.next() } else { self.shown.seq };
+        if seq <= shown {
+            return;
+        }
+        if seq == self.shown.seq.next() || testing_bug!(SkipGapCheck) {
+            self.show(event, deliver);
+            self.drain_held(deliver);
+        } else if self.held.len() < self.limits.held_events {
+            self.held.insert(seq, event);
+        }
+        self.wait_for_missing(now);
+    }
+
+    /// The store's head was read (to compare, or after raising the epoch). `seen` is what [`Room::seen`] was
+    /// before the question.
+    pub fn handle_head(&mut self, head: Head, seen: Cursor, now: Millis) {
+        if head.epoch > self.shown.epoch {
+            self.adopt(head);
+        } else if seen.epoch == self.shown.epoch && head.cursor() < seen {
+            self.outputs.push_back(RoomOutput::RaiseEpoch { seen: self.seen() });
+        } else if head.epoch == self.shown.epoch {
+            self.highest = self.highest.max(head.last_seq);
+            self.wait_for_missing(now);
+        }
+    }
+
+    /// The channel layer may have lost something: compare with the log at once.
+    pub fn handle_lagged(&mut self, now: Millis) {
+        if !matches!(self.repair, Repair::Reading) {
+            self.repair = Repair::Waiting { until: now, suspicion: true };
+        }
+    }
+
+    /// The answer to [`RoomOutput::ReadLog`]; none when the store could not be asked.
+    pub fn handle_changes(
+        &mut self,
+        changes: Option<Changes>,
+        seen: Cursor,
+        encoder: &Encoder,
+        now: Millis,
+        deliver: &mut impl Deliver<O>,
+    ) {
+        self.repair = Repair::Idle;
+        let before = self.shown;
+        if let Some(changes) = changes {
+            self.take_changes(changes, seen, encoder, deliver);
+        }
+        if self.shown > before {
+            self.retry = RETRY.0;
+            if self.highest > self.shown.seq {
+                self.repair = Repair::Waiting { until: now, suspicion: false };
+            }
+        } else if self.highest > self.shown.seq {
+            self.repair = Repair::Waiting { until: now.plus(self.retry), suspicion: false };
+            self.retry = (self.retry * 2).min(RETRY.1);
+        }
+    }
+
+    fn take_changes(&mut self, changes: Changes, seen: Cursor, encoder: &Encoder, deliver: &mut impl Deliver<O>) {
+        let Changes { head, floor, through, rows } = changes;
+        if head.epoch > self.shown.epoch {
+            self.adopt(head);
+            return;
+        }
+        if seen.epoch == self.shown.epoch && head.cursor() < seen {
+            self.outputs.push_back(RoomOutput::RaiseEpoch { seen: self.seen() });
+            return;
+        }
+        if head.epoch < self.shown.epoch {
+            return;
+        }
+        self.highest = self.highest.max(head.last_seq);
+        if floor > self.shown.seq {
+            // What is missing was purged: nobody can be told what it was.
+            self.adopt(head);
+            return;
+        }
+        let start = self.shown.seq;
+        for row in rows {
+            if row.seq <= start {
+                continue;
+            }
+            let kind = match row.change {
+                Change::Member { op, member } => EventKind::Member { op, member },
+                Change::Message(message) => {
+                    let op = match &message.body {
+                        None => MessageOp::Deleted,
+                        Some(_) if message.pos > start => MessageOp::Added,
+                        Some(_) => MessageOp::Edited,
+                    };
+                    let frame = encoder.change(op, row.seq, &message);
+                    let (sender, client_id) = (message.sender, message.client_id);
+                    EventKind::Message { op, message: message.id, pos: message.pos, sender, client_id, frame }
+                }
+            };
+            let at = Cursor::new(self.shown.epoch, row.seq);
+            self.show(Event { room: self.id, at, kind }, deliver);
+        }
+        self.shown.seq = self.shown.seq.max(through);
+        self.held.retain(|seq, _| *seq > through);
+        self.drain_held(deliver);
+    }
+
+    /// Time has passed.
+    pub fn handle_tick(&mut self, now: Millis) {
+        if let Repair::Waiting { until, .. } = self.repair
+            && until <= now
+        {
+            self.repair = Repair::Reading;
+            self.outputs.push_back(RoomOutput::ReadLog { after: self.shown.seq, seen: self.seen() });
+        }
+    }
+
+    /// Lets a session in, on hold, or puts one that is in back on hold: frames wait until [`Room::go_live`].
+    /// `answer` is the membership as it was read.
+    pub fn join(
+        &mut self,
+        session: SessionId,
+        user: UserKey,
+        membership: Membership,
+        head: Head,
+        outbox: O,
+        now: Millis,
+    ) -> JoinAnswer {
+        if head.epoch > self.shown.epoch {
+            self.adopt(head);
+        }
+        if head.epoch < self.shown.epoch || head.last_seq < self.last_leave {
+            return JoinAnswer::Stale;
+        }
+        if self.members.len() >= self.limits.sessions && !self.members.contains_key(&session) {
+            return JoinAnswer::Full;
+        }
+        if head.last_seq > self.highest {
+            self.highest = head.last_seq;
+            self.wait_for_missing(now);
+        }
+        let read_at = head.cursor();
+        if self.known.len() < KNOWN_MEMBERS || self.known.contains_key(&user) {
+            self.known.insert(user.clone(), Known { membership, read_at });
+        }
+        self.members.insert(session, Member { user, read_at, outbox, phase: Phase::Holding(VecDeque::new()) });
+        JoinAnswer::Joined(self.shown)
+    }
+
+    /// The session has been sent everything up to `at`: hands over what waited above it, then goes on live.
+    pub fn go_live(&mut self, session: SessionId, at: Cursor, now: Millis, deliver: &mut impl Deliver<O>) {
+        if at.epoch > self.shown.epoch {
+            self.adopt(Head { epoch: at.epoch, last_seq: at.seq });
+            return;
+        }
+        if at.epoch < self.shown.epoch {
+            // The room was reset meanwhile, and the session's consumer has been told so.
+            return;
+        }
+        let Some(member) = self.members.get_mut(&session) else { return };
+        let phase = std::mem::replace(&mut member.phase, Phase::Live { from: at.seq });
+        if let Phase::Holding(frames) = phase {
+            let cut = if testing_bug!(CutReplayEarly) { at.seq.next() } else { at.seq };
+            let mut rest = frames.iter().filter(|(seq, _)| *seq > cut);
+            if !rest.all(|(_, frame)| deliver.deliver(&member.outbox, frame)) {
+                self.expel(session, CloseCode::TooSlow);
+            }
+        }
+        if at.seq > self.highest {
+            self.highest = at.seq;
+            self.wait_for_missing(now);
+        }
+    }
+
+    /// Takes a session out.
+    pub fn leave(&mut self, session: SessionId) {
+        self.members.swap_remove(&session);
+    }
+
+    /// Hands a signal's frame to everybody but its causer. Who is on hold or slow misses it.
+    pub fn signal(&mut self, from: &UserKey, frame: &Frame, deliver: &mut impl Deliver<O>) {
+        for member in self.members.values() {
+            if &member.user != from && matches!(member.phase, Phase::Live { .. }) {
+                deliver.deliver(&member.outbox, frame);
+            }
+        }
+    }
+
+    /// What the driver has to do next.
+    #[must_use]
+    pub fn poll_output(&mut self) -> Option<RoomOutput> {
+        self.outputs.pop_front()
+    }
+
+    /// Takes over another numbering: everything that was shown, held or remembered is void.
+    fn adopt(&mut self, head: Head) {
+        self.shown = head.cursor();
+        self.highest = head.last_seq;
+        self.last_leave = head.last_seq;
+        self.known.clear();
+        self.held.clear();
+        if let Repair::Waiting { .. } = self.repair {
+            self.repair = Repair::Idle;
+        }
+        for (session, member) in &mut self.members {
+            member.phase = Phase::Holding(VecDeque::new());
+            self.outputs.push_back(RoomOutput::Reset { session: *session });
+        }
+    }
+
+    /// Hands out the next event.
+    fn show(&mut self, event: Event, deliver: &mut impl Deliver<O>) {
+        self.shown.seq = event.at.seq;
+        match event.kind {
+            EventKind::Message { frame, .. } => self.fan_out(event.at.seq, &frame, deliver),
+            EventKind::Member { op, member } => {
+                self.known.remove(&member);
+                if op == MemberOp::Left {
+                    self.last_leave = event.at.seq;
+                    let gone: Vec<_> = self
+                        .members
+                        .iter()
+                        .filter(|(_, m)| m.user == member && m.read_at < event.at)
+                        .map(|(session, _)| *session)
+                        .collect();
+                    for session in gone {
+                        self.expel(session, CloseCode::Removed);
+                    }
+                }
+            }
+        }
+    }
+
+    fn fan_out(&mut self, seq: Seq, frame: &Frame, deliver: &mut impl Deliver<O>) {
+        let mut slow = Vec::new();
+        for (session, member) in &mut self.members {
+            let room_left = match &mut member.phase {
+                Phase::Live { from } => seq <= *from || deliver.deliver(&member.outbox, frame),
+                Phase::Holding(frames) => {
+                    frames.push_back((seq, frame.clone()));
+                    frames.len() <= self.limits.held_frames
+                }
+            };
+            if !room_left {
+                slow.push(*session);
+            }
+        }
+        for session in slow {
+            self.expel(session, CloseCode::TooSlow);
+        }
+    }
+
+    fn drain_held(&mut self, deliver: &mut impl Deliver<O>) {
+        while let Some(entry) = self.held.first_entry() {
+            let seq = *entry.key();
+            if seq > self.shown.seq.next() {
+                break;
+            }
+            let event = entry.remove();
+            if seq > self.shown.seq {
+                self.show(event, deliver);
+            }
+        }
+    }
+
+    fn expel(&mut self, session: SessionId, code: CloseCode) {
+        self.members.swap_remove(&session);
+        self.outputs.push_back(RoomOutput::Close { session, code });
+    }
+
+    fn wait_for_missing(&mut self, now: Millis) {
+        match self.repair {
+            Repair::Idle if self.highest > self.shown.seq => {
+                self.repair = Repair::Waiting { until: now.plus(self.limits.grace), suspicion: false };
+            }
+            Repair::Waiting { suspicion: false, .. } if self.highest <= self.shown.seq => self.repair = Repair::Idle,
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! What a store remembers of the rooms it writes to.

@@ -1,0 +1,4 @@
+//! For tests: the suites that every store and layer passes, and the simulation.
+
+#[cfg(feature = "bugs")]
+pub mod bugs;
