@@ -6,6 +6,8 @@
 pub mod model;
 
 #[cfg(feature = "engine")]
+pub mod attempt;
+#[cfg(feature = "engine")]
 mod contract;
 #[cfg(feature = "engine")]
 pub mod memory;
