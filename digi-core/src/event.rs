@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use crate::frame::Frame;
+use crate::frame::{Encoder, Frame};
 use crate::id::{ClientId, Cursor, MessageId, RoomId, Seq, UserKey};
-use crate::store::model::{MemberOp, MessageOp};
+use crate::store::model::{MemberOp, MessageOp, Outcome};
 
 /// A committed change of a room, encoded once by the node that committed it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -45,6 +45,26 @@ pub enum EventKind {
 }
 
 impl Event {
+    /// The event that tells of a command's outcome in `room`; none when nothing changed.
+    pub fn of(room: RoomId, outcome: &Outcome, encoder: &Encoder) -> Option<Self> {
+        let (at, kind) = match outcome {
+            Outcome::Message { op, at, message } => {
+                let kind = EventKind::Message {
+                    op: *op,
+                    message: message.id,
+                    pos: message.pos,
+                    sender: message.sender.clone(),
+                    client_id: message.client_id.clone(),
+                    frame: encoder.change(*op, at.seq, message),
+                };
+                (*at, kind)
+            }
+            Outcome::Member { op, at, member } => (*at, EventKind::Member { op: *op, member: member.clone() }),
+            Outcome::Duplicate { .. } | Outcome::Unchanged | Outcome::Refused(_) => return None,
+        };
+        Some(Self { room, at, kind })
+    }
+
     /// The event's `type` in a Channels group message.
     pub fn channels_type(&self) -> &'static str {
         match &self.kind {

@@ -306,12 +306,15 @@ impl Consumer {
         };
         attachment.epoch = position.epoch;
         let room = attachment.room;
-        if let State::Joining(attachment) = std::mem::replace(&mut self.state, State::Closed) {
-            self.state = State::Open(attachment);
-            self.outputs.push_back(Output::Accept);
-            if self.scope.after.as_deref().is_some_and(|after| after.parse::<Cursor>().is_err()) {
-                self.refuse(&Code::BadCursor.into(), None);
+        self.state = match std::mem::replace(&mut self.state, State::Closed) {
+            State::Joining(attachment) => {
+                self.outputs.push_back(Output::Accept);
+                State::Open(attachment)
             }
+            entered => entered,
+        };
+        if self.scope.after.take().is_some_and(|after| after.parse::<Cursor>().is_err()) {
+            self.refuse(&Code::BadCursor.into(), None);
         }
         match mode {
             Mode::Fresh => self.resumed(room, position),

@@ -195,6 +195,15 @@ impl MemoryState {
         Ok(removed as u64)
     }
 
+    /// A number of a room's log that is missing, or stands above the head; for the simulation's oracle.
+    #[cfg(feature = "testing")]
+    pub(crate) fn hole(&self, room: RoomId) -> Option<Seq> {
+        let stored = self.rooms.get(&room)?;
+        let wanted = stored.floor.0 + 1..=stored.head.last_seq.0;
+        let missing = wanted.map(Seq).find(|seq| !stored.log.contains_key(seq));
+        missing.or_else(|| stored.log.keys().next_back().copied().filter(|seq| *seq > stored.head.last_seq))
+    }
+
     fn room(&self, room: RoomId) -> Result<&StoredRoom, StoreError> {
         self.rooms.get(&room).ok_or(StoreError::NoSuchRoom(room))
     }

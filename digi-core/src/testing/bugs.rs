@@ -7,7 +7,7 @@ use std::cell::Cell;
 pub enum Bug {
     /// A room hands out what comes, without looking whether something is missing before it.
     SkipGapCheck,
-    /// A room takes the next number for one that it has shown.
+    /// A room takes the first number after a replay for one that the session has been sent.
     DropAtWrongSeq,
     /// What came in during a replay is cut off one number too far.
     CutReplayEarly,

@@ -2,3 +2,4 @@
 
 #[cfg(feature = "bugs")]
 pub mod bugs;
+pub mod simulation;
