@@ -13,6 +13,11 @@ LINK = re.compile(r"\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
+def prose(document: Path) -> str:
+    """A page without its code blocks and comments."""
+    return re.sub(r"<!--.*?-->", "", FENCE.sub("", document.read_text()), flags=re.DOTALL)
+
+
 def documents() -> list[Path]:
     listed = subprocess.run(["git", "ls-files", "*.md"], cwd=ROOT, capture_output=True, text=True, check=True)
     return [ROOT / name for name in listed.stdout.splitlines()]
@@ -20,14 +25,14 @@ def documents() -> list[Path]:
 
 def anchors(document: Path) -> set[str]:
     """The anchors that a page's headings get: lower case, spaces as hyphens, punctuation dropped."""
-    headings = re.findall(r"^#+ (.+)$", FENCE.sub("", document.read_text()), re.MULTILINE)
+    headings = re.findall(r"^#+ (.+)$", prose(document), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("document", documents(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_lead_somewhere(document: Path) -> None:
     broken = []
-    for link in LINK.findall(FENCE.sub("", document.read_text())):
+    for link in LINK.findall(prose(document)):
         path, _, anchor = link.partition("#")
         if "://" in link:
             continue

@@ -8,7 +8,7 @@ trap 'rm -f "$log"' EXIT
 failed=()
 
 cargo test --workspace --all-features --no-fail-fast 2>&1 | tee -a "$log" || failed+=("the Rust tests")
-.venv/bin/pytest -rs tests 2>&1 | tee -a "$log" || failed+=("the tests in tests/")
+.venv/bin/pytest tests 2>&1 | tee -a "$log" || failed+=("the tests in tests/")
 
 skipped=$(grep -E '^SKIPPED |^test .* \.\.\. ignored' "$log" || true)
 echo
