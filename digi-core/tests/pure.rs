@@ -1,6 +1,9 @@
 //! Without its features digi-core is its pure part: no runtime, no I/O, no clock, no randomness, no locks. What a
 //! dependency drags in counts too, so the tree that cargo resolves is asked.
 
+// Clippy's allowance for tests does not reach the functions that they share.
+#![allow(clippy::expect_used)]
+
 use std::collections::BTreeSet;
 use std::process::Command;
 
