@@ -1,6 +1,7 @@
 # make run: the example server.  make test: every test.  The rest is for those who change Digi; CONTRIBUTING.md has more.
 SHELL := /bin/bash
 CARGO_DENY := 0.20.2
+DEBIAN := chromium chromium-driver fonts-dejavu-core fonts-noto-color-emoji
 DENY := $(abspath $(or $(CARGO_TARGET_DIR),target))/tools/cargo-deny-$(CARGO_DENY)
 SEEDS ?= 1000
 export PATH := $(DENY)/bin:$(PATH)
@@ -30,9 +31,10 @@ doc:
 tools: debian .venv/.installed tests/node/node_modules/.package-lock.json
 
 debian:
-	tests/tools/debian-packages.sh
+	@tests/tools/debian-packages.sh $(DEBIAN)
 
 .venv/.installed: tests/requirements.txt
+	python3 -c 'import ensurepip' || tests/tools/debian-packages.sh python3-venv
 	python3 -m venv .venv && .venv/bin/pip install --quiet --disable-pip-version-check -r $< && touch $@
 
 tests/node/node_modules/.package-lock.json: tests/node/package-lock.json

@@ -15,7 +15,7 @@ for feature in "" $features; do
   cargo clippy -p digi-core --lib --no-default-features --features "$feature" -- -D warnings
 done
 
-cargo deny --hide-inclusion-graph check licenses bans sources
+cargo deny check --hide-inclusion-graph licenses bans sources
 # The advisories are a git repository, which not every machine reaches.
 if cargo deny fetch db; then
   cargo deny check --disable-fetch advisories
