@@ -1,0 +1,45 @@
+# make run: the example server.  make test: every test.  The rest is for those who change Digi; CONTRIBUTING.md has more.
+SHELL := /bin/bash
+CARGO_DENY := 0.20.2
+DEBIAN := chromium chromium-driver fonts-dejavu-core fonts-noto-color-emoji
+DENY := $(abspath $(or $(CARGO_TARGET_DIR),target))/tools/cargo-deny-$(CARGO_DENY)
+SEEDS ?= 1000
+export PATH := $(DENY)/bin:$(PATH)
+
+.PHONY: run test sim bench lint doc tools debian
+
+run:
+	cargo run --release -p rust-server
+
+test: tools
+	tests/tools/test.sh
+
+sim:
+	DIGI_SIM_SEEDS=$(SEEDS) cargo test --release -p digi-core --features bugs --test simulation -- --nocapture
+
+bench:
+	cargo bench -p digi-core
+	cargo run --release -p digi-load
+
+lint: doc .venv/.installed $(DENY)/bin/cargo-deny
+	tests/tools/lint.sh
+
+doc:
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --all-features
+
+# What the tests need beyond Rust, Python, Node and a C compiler. Does nothing once everything is there.
+tools: debian .venv/.installed tests/node/node_modules/.package-lock.json
+
+debian:
+	@tests/tools/debian-packages.sh $(DEBIAN)
+
+.venv/.installed: tests/requirements.txt
+	python3 -c 'import ensurepip' || tests/tools/debian-packages.sh python3-venv
+	python3 -m venv .venv && .venv/bin/pip install --quiet --disable-pip-version-check -r $< && touch $@
+
+tests/node/node_modules/.package-lock.json: tests/node/package-lock.json
+	cd tests/node && npm ci --no-audit --no-fund && touch node_modules/.package-lock.json
+
+# Not optimised: it builds in a third of the time, and reading this workspace's dependencies takes it a second.
+$(DENY)/bin/cargo-deny:
+	cargo install --quiet --locked --debug --root $(DENY) cargo-deny@$(CARGO_DENY)

@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Everything that can be judged without running Digi. Stops at the first complaint.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+set -x
+
+cargo fmt --all --check
+cargo clippy --workspace --all-targets --all-features -- -D warnings
+# Each feature alone, and none: what only compiles beside another feature shows here.
+features=$(cargo metadata --no-deps --format-version 1 | python3 -c '
+import json, sys
+packages = {package["name"]: package for package in json.load(sys.stdin)["packages"]}
+print(*sorted(packages["digi-core"]["features"].keys() - {"default"}))')
+for feature in "" $features; do
+  cargo clippy -p digi-core --lib --no-default-features --features "$feature" -- -D warnings
+done
+
+cargo deny check --hide-inclusion-graph licenses bans sources
+# The advisories are a git repository, which not every machine reaches.
+if cargo deny fetch db; then
+  cargo deny check --disable-fetch advisories
+else
+  echo "NOT CHECKED: security advisories, because their database could not be fetched (see above)."
+fi
+
+.venv/bin/ruff check tests
+.venv/bin/ruff format --check tests
+.venv/bin/mypy --config-file tests/pyproject.toml tests
+git ls-files '*.js' '*.mjs' | xargs -r -n 1 node --check
