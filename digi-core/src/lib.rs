@@ -16,15 +16,21 @@ macro_rules! testing_bug {
 }
 
 pub mod consumer;
+#[cfg(feature = "engine")]
+pub mod engine;
 pub mod error;
 pub mod event;
 pub mod frame;
 pub mod id;
+#[cfg(feature = "engine")]
+pub mod layer;
 pub mod room;
 pub mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod token;
 
+#[cfg(feature = "engine")]
+pub use engine::{Engine, Session};
 pub use error::{CloseCode, Code, Error};
 pub use id::{ClientId, Cursor, Epoch, MessageId, Millis, RoomId, Seq, UserKey};

@@ -1,0 +1,193 @@
+//! How an engine is made.
+
+use std::sync::Arc;
+
+use super::core::{Core, Parts};
+use super::outbox::OutboxLimits;
+use super::writer::WriterHandle;
+use super::{Engine, tasks, writer};
+use crate::consumer::{ConsumerLimits, Policy, Rules};
+use crate::error::{Code, Error};
+use crate::frame::Encoder;
+use crate::layer::{ChannelLayer, LocalLayer};
+use crate::room::RoomLimits;
+use crate::store::Store;
+use crate::store::attempt::BatchIds;
+use crate::store::memory::MemoryStore;
+use crate::token::Keyring;
+
+/// The bounds of an engine. Each says what happens at it.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Of one connection.
+    pub consumer: ConsumerLimits,
+    /// Of one room.
+    pub room: RoomLimits,
+    /// Of what waits for one session.
+    pub outbox: OutboxLimits,
+    /// Sessions of this engine. Beyond: closed with 4003 `overloaded`.
+    pub sessions: usize,
+    /// Sessions of one user. Beyond: closed with 4505 `too_many_sessions`.
+    pub sessions_per_user: usize,
+    /// Commands that wait to be stored. Beyond, [`Session::receive`](super::Session::receive) waits.
+    pub queued: usize,
+    /// Commands in one transaction.
+    pub batch: usize,
+    /// Over how many milliseconds sessions are closed when the engine closes, so that not all of them reconnect at
+    /// once.
+    pub close_spread: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            consumer: ConsumerLimits::default(),
+            room: RoomLimits::default(),
+            outbox: OutboxLimits::default(),
+            sessions: 100_000,
+            sessions_per_user: 100,
+            queued: 10_000,
+            batch: 1_000,
+            close_spread: 3_000,
+        }
+    }
+}
+
+enum StoreChoice {
+    Url(String),
+    Object(Arc<dyn Store>),
+}
+
+enum LayerChoice {
+    Url(String),
+    Object(Arc<dyn ChannelLayer>),
+}
+
+/// Makes an [`Engine`]; see [`Engine::builder`].
+#[must_use]
+pub struct EngineBuilder {
+    keys: Option<Keyring>,
+    store: StoreChoice,
+    layer: LayerChoice,
+    limits: Limits,
+    strict: bool,
+    policy: Option<Arc<dyn Policy>>,
+}
+
+impl EngineBuilder {
+    pub(super) fn new() -> Self {
+        Self {
+            keys: None,
+            store: StoreChoice::Url("memory:".into()),
+            layer: LayerChoice::Url("local:".into()),
+            limits: Limits::default(),
+            strict: false,
+            policy: None,
+        }
+    }
+
+    /// The keys that seal and open ids. There is no default.
+    pub fn keys(mut self, keys: Keyring) -> Self {
+        self.keys = Some(keys);
+        self
+    }
+
+    /// The store by URL: `memory:` (the default) or, with feature `sqlite`, `sqlite:path`.
+    pub fn store(mut self, url: &str) -> Self {
+        self.store = StoreChoice::Url(url.into());
+        self
+    }
+
+    /// A store of the host's own.
+    pub fn store_object(mut self, store: Arc<dyn Store>) -> Self {
+        self.store = StoreChoice::Object(store);
+        self
+    }
+
+    /// The channel layer by URL: `local:` (the default).
+    pub fn layer(mut self, url: &str) -> Self {
+        self.layer = LayerChoice::Url(url.into());
+        self
+    }
+
+    /// A channel layer of the host's own.
+    pub fn layer_object(mut self, layer: Arc<dyn ChannelLayer>) -> Self {
+        self.layer = LayerChoice::Object(layer);
+        self
+    }
+
+    /// The bounds.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Refuse frames that claim another user than the one logged in (`user_mismatch`) instead of ignoring the claim.
+    pub fn strict(mut self, strict: bool) -> Self {
+        self.strict = strict;
+        self
+    }
+
+    /// The host's own say, asked before anything is stored.
+    pub fn policy(mut self, policy: impl Policy + 'static) -> Self {
+        self.policy = Some(Arc::new(policy));
+        self
+    }
+
+    /// Opens the store, migrates it, and starts the engine on the present tokio runtime.
+    ///
+    /// # Errors
+    /// `config` (no keys, no runtime), `bad_url`, and whatever the store says when it is opened.
+    pub async fn build(self) -> Result<Engine, Error> {
+        let Some(keys) = self.keys else {
+            return Err(Code::Config.with("An engine needs keys: EngineBuilder::keys(Keyring::new(secret)?)."));
+        };
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return Err(Code::Config.with("An engine is built on a tokio runtime with time enabled."));
+        };
+        let store = match self.store {
+            StoreChoice::Object(store) => store,
+            StoreChoice::Url(url) => open_store(&url).await?,
+        };
+        store.migrate().await?;
+        let layer = match self.layer {
+            LayerChoice::Object(layer) => layer,
+            LayerChoice::Url(url) => open_layer(&url)?,
+        };
+        let rules = Rules {
+            limits: self.limits.consumer,
+            strict: self.strict,
+            policy: self.policy,
+            ..Rules::new(Encoder::new(keys))
+        };
+        let (writer, queue) = WriterHandle::new(self.limits.queued);
+        let (subscriptions, wanted) = tokio::sync::mpsc::unbounded_channel();
+        let limits = self.limits;
+        let parts = Parts { rules: Arc::new(rules), limits, store, layer, writer, subscriptions, runtime };
+        let core = Arc::new(Core::new(parts));
+        let node = getrandom::u64().map_err(|error| Code::Config.with(format!("no random numbers: {error}")))?;
+        let weak = || Arc::downgrade(&core);
+        core.spawn(writer::run(weak(), queue, BatchIds::new(node), limits.batch.max(1)));
+        core.spawn(tasks::timers(weak()));
+        core.spawn(tasks::layer(weak()));
+        core.spawn(tasks::subscriptions(weak(), wanted));
+        core.spawn(tasks::compare(weak()));
+        Ok(Engine { core })
+    }
+}
+
+async fn open_store(url: &str) -> Result<Arc<dyn Store>, Error> {
+    match url.split_once(':') {
+        Some(("memory", "")) => Ok(Arc::new(MemoryStore::new())),
+        #[cfg(feature = "sqlite")]
+        Some(("sqlite", _)) => Ok(Arc::new(crate::store::sqlite::SqliteStore::from_url(url)?)),
+        _ => Err(Code::BadUrl.with("A store's URL is `memory:` or `sqlite:path` (with feature `sqlite`).")),
+    }
+}
+
+fn open_layer(url: &str) -> Result<Arc<dyn ChannelLayer>, Error> {
+    match url {
+        "local:" => Ok(Arc::new(LocalLayer::new())),
+        _ => Err(Code::BadUrl.with("A layer's URL is `local:`.")),
+    }
+}

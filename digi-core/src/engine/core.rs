@@ -1,0 +1,413 @@
+//! What sessions, writer and background tasks share, and how a consumer's and a room's outputs are carried out.
+//!
+//! Locks: a session's and a room's are held for pure work only, never across I/O and never one inside the other.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
+use tracing::{debug, warn};
+
+use super::builder::Limits;
+use super::registry::Registry;
+use super::session::SessionCore;
+use super::stats::Counters;
+use super::timers::Timers;
+use super::writer::{Asker, Job, WriterHandle};
+use crate::consumer::{Output, Rules, Ticket};
+use crate::error::CloseCode;
+use crate::event::{Envelope, Event, Signal};
+use crate::frame::Frame;
+use crate::id::{Cursor, Millis, RoomId};
+use crate::layer::ChannelLayer;
+use crate::room::{Deliver, Room, RoomOutput};
+use crate::store::model::{Head, LOG_WINDOW, MemberAnswer};
+use crate::store::{Store, StoreError};
+
+const ROOM_SHARDS: usize = 64;
+
+pub(super) type LiveRoom = Room<Arc<SessionCore>>;
+
+pub(super) struct Core {
+    pub(super) rules: Arc<Rules>,
+    pub(super) limits: Limits,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) layer: Arc<dyn ChannelLayer>,
+    pub(super) writer: WriterHandle,
+    pub(super) registry: Registry,
+    pub(super) counters: Counters,
+    pub(super) timers: Timers,
+    /// Rooms whose subscription on the layer has to be looked at.
+    pub(super) subscriptions: tokio::sync::mpsc::UnboundedSender<RoomId>,
+    /// Asks for a comparison of all heads with the store, now.
+    pub(super) compare: Notify,
+    rooms: [Mutex<HashMap<RoomId, LiveRoom>>; ROOM_SHARDS],
+    runtime: Handle,
+    closing: AtomicBool,
+    store_was_away: AtomicBool,
+    process: u32,
+}
+
+pub(super) struct Parts {
+    pub(super) rules: Arc<Rules>,
+    pub(super) limits: Limits,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) layer: Arc<dyn ChannelLayer>,
+    pub(super) writer: WriterHandle,
+    pub(super) subscriptions: tokio::sync::mpsc::UnboundedSender<RoomId>,
+    pub(super) runtime: Handle,
+}
+
+/// Puts frames into outboxes and remembers whom to wake: once per session and piece of work.
+#[derive(Default)]
+pub(super) struct Wakes {
+    sessions: Vec<Arc<SessionCore>>,
+    pub(super) delivered: u64,
+}
+
+impl Deliver<Arc<SessionCore>> for Wakes {
+    fn deliver(&mut self, to: &Arc<SessionCore>, frame: &Frame) -> bool {
+        use super::outbox::Push;
+        self.delivered += 1;
+        match to.outbox.push(frame.clone()) {
+            Push::First => {
+                self.sessions.push(to.clone());
+                true
+            }
+            Push::Queued | Push::Closed => true,
+            Push::Full => false,
+        }
+    }
+}
+
+impl Wakes {
+    pub(super) fn wake(&mut self) {
+        for session in self.sessions.drain(..) {
+            session.outbox.wake();
+        }
+    }
+}
+
+impl Core {
+    pub(super) fn new(parts: Parts) -> Self {
+        let Parts { rules, limits, store, layer, writer, subscriptions, runtime } = parts;
+        Self {
+            rules,
+            store,
+            layer,
+            writer,
+            registry: Registry::new(limits.sessions, limits.sessions_per_user),
+            limits,
+            counters: Counters::default(),
+            timers: Timers::default(),
+            subscriptions,
+            compare: Notify::new(),
+            rooms: std::array::from_fn(|_| Mutex::default()),
+            runtime,
+            closing: AtomicBool::new(false),
+            store_was_away: AtomicBool::new(false),
+            process: std::process::id(),
+        }
+    }
+
+    pub(super) fn now(&self) -> Millis {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
+    }
+
+    pub(super) fn start_closing(&self) -> bool {
+        !self.closing.swap(true, Ordering::AcqRel)
+    }
+
+    /// Whether this is another process than the one that made the engine: its threads do not exist here.
+    pub(super) fn is_forked(&self) -> bool {
+        self.process != std::process::id()
+    }
+
+    fn shard(&self, room: RoomId) -> &Mutex<HashMap<RoomId, LiveRoom>> {
+        // Fibonacci hashing: consecutive ids spread over the shards.
+        let spread = (room.0 as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 58;
+        &self.rooms[spread as usize % ROOM_SHARDS]
+    }
+
+    /// What the room has heard of, to be noted before the store is asked.
+    pub(super) fn seen(&self, room: RoomId) -> Option<Cursor> {
+        self.shard(room).lock().get(&room).map(Room::seen)
+    }
+
+    pub(super) fn is_loaded(&self, room: RoomId) -> bool {
+        self.shard(room).lock().contains_key(&room)
+    }
+
+    pub(super) fn loaded_rooms(&self) -> Vec<(RoomId, Cursor)> {
+        self.rooms
+            .iter()
+            .flat_map(|shard| shard.lock().iter().map(|(id, room)| (*id, room.seen())).collect::<Vec<_>>())
+            .collect()
+    }
+
+    pub(super) fn room_count(&self) -> usize {
+        self.rooms.iter().map(|shard| shard.lock().len()).sum()
+    }
+
+    /// Works on a room that is loaded, then does what the room wants done.
+    pub(super) fn with_room<T>(
+        self: &Arc<Self>,
+        id: RoomId,
+        wakes: &mut Wakes,
+        work: impl FnOnce(&mut LiveRoom, &mut Wakes) -> T,
+    ) -> Option<T> {
+        let mut shard = self.shard(id).lock();
+        let room = shard.get_mut(&id)?;
+        let result = work(room, wakes);
+        let outputs = self.outputs_of(room);
+        drop(shard);
+        self.carry_out_room(id, outputs);
+        Some(result)
+    }
+
+    fn outputs_of(&self, room: &mut LiveRoom) -> Vec<RoomOutput> {
+        if let Some(wakeup) = room.next_wakeup() {
+            self.timers.plan(room.id(), wakeup);
+        }
+        std::iter::from_fn(|| room.poll_output()).collect()
+    }
+
+    fn carry_out_room(self: &Arc<Self>, id: RoomId, outputs: Vec<RoomOutput>) {
+        for output in outputs {
+            match output {
+                RoomOutput::ReadLog { after, seen } => {
+                    let core = self.clone();
+                    self.runtime.spawn(async move {
+                        let changes = core.noted(core.store.changes(id, after, LOG_WINDOW).await);
+                        let now = core.now();
+                        core.at_room(id, |room, wakes| {
+                            room.handle_changes(changes.ok(), seen, &core.rules.encoder, now, wakes);
+                        });
+                    });
+                }
+                RoomOutput::RaiseEpoch { seen } => {
+                    warn!(room = %id, %seen, "the store lies behind what was seen: its data was restored; raising the epoch");
+                    let core = self.clone();
+                    self.runtime.spawn(async move {
+                        if let Ok(head) = core.noted(core.store.raise_epoch(id, seen, core.now()).await) {
+                            core.observe(id, head, Cursor::default());
+                        }
+                    });
+                }
+                RoomOutput::Reset { session } => {
+                    if let Some(session) = self.registry.get(session) {
+                        session.tell(self, |consumer| consumer.handle_reset(id));
+                    }
+                }
+                RoomOutput::Close { session, code } => {
+                    if let Some(session) = self.registry.get(session) {
+                        session.tell(self, |consumer| consumer.handle_closed(code));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Works on a room and wakes whom that gave something to read.
+    pub(super) fn at_room<T>(
+        self: &Arc<Self>,
+        id: RoomId,
+        work: impl FnOnce(&mut LiveRoom, &mut Wakes) -> T,
+    ) -> Option<T> {
+        let mut wakes = Wakes::default();
+        let result = self.with_room(id, &mut wakes, work);
+        wakes.wake();
+        self.counters.delivered(wakes.delivered);
+        result
+    }
+
+    /// Tells a room of a head that was read after `seen` was noted.
+    pub(super) fn observe(self: &Arc<Self>, id: RoomId, head: Head, seen: Cursor) {
+        let now = self.now();
+        self.at_room(id, |room, _| room.handle_head(head, seen, now));
+    }
+
+    /// Notes whether the store is there. When it comes back, heads are compared at once.
+    pub(super) fn noted<T>(&self, answer: Result<T, StoreError>) -> Result<T, StoreError> {
+        match &answer {
+            Ok(_) => {
+                if self.store_was_away.load(Ordering::Relaxed) && self.store_was_away.swap(false, Ordering::AcqRel) {
+                    self.compare.notify_one();
+                }
+            }
+            Err(StoreError::Unavailable(_) | StoreError::Unknown(_)) => {
+                if !self.store_was_away.swap(true, Ordering::AcqRel) {
+                    warn!(error = %answer.as_ref().err().map(ToString::to_string).unwrap_or_default(), "the store is away");
+                }
+            }
+            Err(error) => debug!(%error, "the store refused"),
+        }
+        answer
+    }
+
+    /// An event of this node or another.
+    pub(super) fn event(self: &Arc<Self>, event: Event, wakes: &mut Wakes) {
+        let now = self.now();
+        self.with_room(event.room, wakes, |room, wakes| room.handle_event(event, now, wakes));
+    }
+
+    pub(super) fn signal(self: &Arc<Self>, signal: &Signal) {
+        match signal {
+            Signal::Room { room, from, frame } => {
+                self.at_room(*room, |room, wakes| room.signal(from, frame, wakes));
+            }
+            Signal::Kick { user } => {
+                for session in self.registry.of_user(user) {
+                    session.tell(self, |consumer| consumer.handle_closed(CloseCode::Kicked));
+                }
+            }
+        }
+    }
+
+    pub(super) fn publish(self: &Arc<Self>, envelopes: Vec<Envelope>) {
+        if envelopes.is_empty() || self.layer.is_alone() {
+            return;
+        }
+        let core = self.clone();
+        self.runtime.spawn(async move {
+            if let Err(error) = core.layer.publish(&envelopes).await {
+                debug!(%error, "not published; the others read the log");
+            }
+        });
+    }
+
+    /// Does what a session's consumer wants done. Called by one task at a time for a session.
+    pub(super) fn carry_out(self: &Arc<Self>, session: &Arc<SessionCore>, output: Output) {
+        match output {
+            Output::AskMember { ticket, room } => self.ask_member(session, ticket, room),
+            Output::Join { ticket, room, answer } => self.join(session, ticket, room, answer),
+            Output::Accept => session.accept(),
+            Output::Submit { ticket, command } => {
+                self.writer.submit(Job { command, asker: Asker::Session(session.clone(), ticket) });
+            }
+            Output::LoadChanges { ticket, room, after, limit } => {
+                let (core, session, seen) = (self.clone(), session.clone(), self.seen(room).unwrap_or_default());
+                self.runtime.spawn(async move {
+                    let answer = core.noted(core.store.changes(room, after, limit).await);
+                    if let Ok(changes) = &answer {
+                        core.observe(room, changes.head, seen);
+                    }
+                    let answer = answer.map_err(|error| error.code());
+                    session.tell(&core, |consumer| consumer.handle_changes(ticket, answer));
+                });
+            }
+            Output::LoadHistory { ticket, room, before, limit } => {
+                let (core, session, seen) = (self.clone(), session.clone(), self.seen(room).unwrap_or_default());
+                self.runtime.spawn(async move {
+                    let answer = core.noted(core.store.history(room, before, limit).await);
+                    if let Ok(page) = &answer {
+                        core.observe(room, page.head, seen);
+                    }
+                    let answer = answer.map_err(|error| error.code());
+                    session.tell(&core, |consumer| consumer.handle_history(ticket, answer));
+                });
+            }
+            Output::Send(frame) => {
+                if !session.send(frame) {
+                    session.tell(self, |consumer| consumer.handle_closed(CloseCode::TooSlow));
+                }
+            }
+            Output::GoLive { room, at } => {
+                let now = self.now();
+                let id = session.id;
+                self.at_room(room, |room, wakes| room.go_live(id, at, now, wakes));
+            }
+            Output::Signal(signal) => {
+                self.signal(&signal);
+                self.publish(vec![Envelope::Signal(signal)]);
+            }
+            Output::Leave { room } => {
+                let id = session.id;
+                self.at_room(room, |room, _| room.leave(id));
+            }
+            Output::Close(code) => {
+                session.closed(code);
+                self.registry.remove(session.id, &session.user);
+            }
+        }
+    }
+
+    fn ask_member(self: &Arc<Self>, session: &Arc<SessionCore>, ticket: Ticket, room: RoomId) {
+        let remembered = {
+            let shard = self.shard(room).lock();
+            shard.get(&room).and_then(|room| room.membership(&session.user))
+        };
+        if let Some(answer) = remembered {
+            return session.tell(self, |consumer| consumer.handle_member(ticket, Ok(answer)));
+        }
+        let (core, session, seen) = (self.clone(), session.clone(), self.seen(room).unwrap_or_default());
+        self.runtime.spawn(async move {
+            let answer = core.noted(core.store.member(room, &session.user).await);
+            if let Ok(member) = &answer {
+                core.observe(room, member.head, seen);
+            }
+            let answer = answer.map_err(|error| error.code());
+            session.tell(&core, |consumer| consumer.handle_member(ticket, answer));
+        });
+    }
+
+    fn join(self: &Arc<Self>, session: &Arc<SessionCore>, ticket: Ticket, id: RoomId, answer: MemberAnswer) {
+        let Some(membership) = answer.membership else { return };
+        let now = self.now();
+        let mut shard = self.shard(id).lock();
+        let mut is_new = false;
+        let room = shard.entry(id).or_insert_with(|| {
+            is_new = true;
+            Room::new(id, answer.head, self.limits.room)
+        });
+        let joined = room.join(session.id, session.user.clone(), membership, answer.head, session.clone(), now);
+        let outputs = self.outputs_of(room);
+        drop(shard);
+        if is_new {
+            // The task that subscribes looks at the log afterwards: nothing is missed in between.
+            let _ = self.subscriptions.send(id);
+        }
+        session.tell(self, |consumer| consumer.handle_joined(ticket, joined));
+        self.carry_out_room(id, outputs);
+    }
+
+    /// The connection has gone.
+    pub(super) fn forget(self: &Arc<Self>, session: &Arc<SessionCore>) {
+        session.tell(self, crate::consumer::Consumer::handle_disconnect);
+        session.outbox.close(CloseCode::Normal);
+        super::stats::add(&self.counters.ignored_claims, session.ignored_claims());
+        self.registry.remove(session.id, &session.user);
+    }
+
+    /// Unloads rooms that were without sessions at this call and the last.
+    pub(super) fn unload_idle(&self, idle: &mut std::collections::HashSet<RoomId>) {
+        let mut now_idle = std::collections::HashSet::new();
+        for shard in &self.rooms {
+            shard.lock().retain(|id, room| {
+                if room.sessions() > 0 {
+                    return true;
+                }
+                if idle.contains(id) {
+                    let _ = self.subscriptions.send(*id);
+                    return false;
+                }
+                now_idle.insert(*id);
+                true
+            });
+        }
+        *idle = now_idle;
+    }
+
+    pub(super) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.runtime.spawn(work);
+    }
+}

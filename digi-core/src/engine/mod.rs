@@ -1,0 +1,278 @@
+//! The tokio driver: everything pure put to work.
+//!
+//! An [`Engine`] has sessions, rooms in shards, one writer, a store and a channel layer. What happens to a message is
+//! told in `ARCHITECTURE.md`; the files here follow it: `session` takes it in, `writer` commits and hands it out,
+//! `outbox` holds it for each reader, `tasks` put right what went past.
+
+mod builder;
+mod core;
+mod outbox;
+mod registry;
+mod session;
+mod stats;
+mod tasks;
+mod timers;
+mod writer;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use self::core::Core;
+pub use builder::{EngineBuilder, Limits};
+pub use outbox::OutboxLimits;
+pub use session::Session;
+use session::SessionCore;
+pub use stats::Stats;
+use writer::{Asker, Job};
+
+use crate::consumer::{Consumer, Scope};
+use crate::error::{CloseCode, Code, Error};
+use crate::event::{Envelope, Signal};
+use crate::id::{ClientId, MessageId, RoomId, UserKey};
+use crate::store::Store;
+use crate::store::model::{Action, Authority, Command, Membership, NewRoom, Outcome, Role};
+use crate::token::Keyring;
+
+/// A chat engine; clones are the same one. It runs on the tokio runtime on which it was built, and ends when the last
+/// clone and session are dropped; [`Engine::close`] ends it in good order.
+#[derive(Clone)]
+pub struct Engine {
+    core: Arc<Core>,
+}
+
+/// In whose name a host acts.
+#[derive(Clone, Debug)]
+pub struct Speaker {
+    /// The user.
+    pub user: UserKey,
+    /// The name that others see.
+    pub name: Arc<str>,
+    /// Whether the user's own rights are checked, or the host's count.
+    pub authority: Authority,
+}
+
+impl Speaker {
+    /// A user, with the user's own rights.
+    pub fn user(user: impl Into<UserKey>, name: impl Into<Arc<str>>) -> Self {
+        Self { user: user.into(), name: name.into(), authority: Authority::Member }
+    }
+
+    /// A user or a name for the system, with the host's rights.
+    pub fn host(user: impl Into<UserKey>, name: impl Into<Arc<str>>) -> Self {
+        Self { user: user.into(), name: name.into(), authority: Authority::Host }
+    }
+}
+
+impl Engine {
+    /// Starts making an engine.
+    pub fn builder() -> EngineBuilder {
+        EngineBuilder::new()
+    }
+
+    /// Takes a connection in. Returns once the consumer has accepted it.
+    ///
+    /// # Errors
+    /// The code with which the connection is to be closed.
+    pub async fn connect(&self, scope: Scope) -> Result<Session, CloseCode> {
+        let core = &self.core;
+        if core.is_closing() || core.is_forked() {
+            return Err(CloseCode::Restart);
+        }
+        let (accept, accepted) = oneshot::channel();
+        let user = scope.user.clone();
+        let consumer = Consumer::new(core.rules.clone(), scope);
+        let inner =
+            core.registry.add(&user, |id| Arc::new(SessionCore::new(id, consumer, core.limits.outbox, accept)))?;
+        // From here on dropping it, also by dropping this future, takes the session out again.
+        let session = Session { core: core.clone(), inner };
+        session.inner.tell(core, Consumer::handle_connect);
+        match accepted.await {
+            Ok(Ok(())) => Ok(session),
+            Ok(Err(code)) => Err(code),
+            Err(_) => Err(CloseCode::Restart),
+        }
+    }
+
+    /// Stores a command and tells the room. `refused` outcomes come as errors.
+    ///
+    /// # Errors
+    /// What is wrong with the text, the store's refusal, `engine_closed`, `engine_forked`.
+    pub async fn submit(&self, mut command: Command) -> Result<Outcome, Error> {
+        let core = &self.core;
+        if core.is_forked() {
+            return Err(Code::EngineForked.into());
+        }
+        if core.is_closing() {
+            return Err(Code::EngineClosed.into());
+        }
+        if let Action::Add { body, .. } | Action::Edit { body, .. } = &command.action {
+            core.rules.check_body(body)?;
+        }
+        if command.authority == Authority::Member {
+            // The policy wants to know the role; the store checks the membership itself.
+            let member = core.noted(core.store.member(command.room, &command.user).await)?;
+            let membership: Membership = member.membership.ok_or(Code::NotAMember)?;
+            core.rules.ask_policy(&mut command, &membership)?;
+        }
+        core.writer.wait_for_space().await;
+        let (answer, outcome) = oneshot::channel();
+        core.writer.submit(Job { command, asker: Asker::Host(answer) });
+        match outcome.await {
+            Ok(Outcome::Refused(code)) => Err(code.into()),
+            Ok(outcome) => Ok(outcome),
+            Err(_) => Err(Code::EngineClosed.into()),
+        }
+    }
+
+    /// Adds a message in somebody's name.
+    ///
+    /// # Errors
+    /// As [`Engine::submit`].
+    pub async fn post(
+        &self,
+        room: RoomId,
+        speaker: &Speaker,
+        body: &str,
+        client_id: Option<ClientId>,
+    ) -> Result<Outcome, Error> {
+        self.act(room, speaker, Action::Add { body: body.into(), client_id }).await
+    }
+
+    /// Replaces the text of a message.
+    ///
+    /// # Errors
+    /// As [`Engine::submit`].
+    pub async fn edit(
+        &self,
+        room: RoomId,
+        speaker: &Speaker,
+        message: MessageId,
+        body: &str,
+    ) -> Result<Outcome, Error> {
+        self.act(room, speaker, Action::Edit { message, body: body.into() }).await
+    }
+
+    /// Deletes a message, leaving a tombstone.
+    ///
+    /// # Errors
+    /// As [`Engine::submit`].
+    pub async fn delete(&self, room: RoomId, speaker: &Speaker, message: MessageId) -> Result<Outcome, Error> {
+        self.act(room, speaker, Action::Delete { message }).await
+    }
+
+    /// Makes a user a member of a room, or changes the role.
+    ///
+    /// # Errors
+    /// As [`Engine::submit`].
+    pub async fn add_member(
+        &self,
+        room: RoomId,
+        member: impl Into<UserKey>,
+        name: impl Into<Arc<str>>,
+        role: Role,
+    ) -> Result<Outcome, Error> {
+        let action = Action::AddMember { member: member.into(), name: name.into(), role };
+        self.act(room, &Speaker::host("", ""), action).await
+    }
+
+    /// Ends a membership, and with it the user's sessions in the room, on every node.
+    ///
+    /// # Errors
+    /// As [`Engine::submit`].
+    pub async fn remove_member(&self, room: RoomId, member: impl Into<UserKey>) -> Result<Outcome, Error> {
+        self.act(room, &Speaker::host("", ""), Action::RemoveMember { member: member.into() }).await
+    }
+
+    async fn act(&self, room: RoomId, speaker: &Speaker, action: Action) -> Result<Outcome, Error> {
+        let Speaker { user, name, authority } = speaker.clone();
+        self.submit(Command { room, user, user_name: name, authority, action }).await
+    }
+
+    /// Makes a room.
+    ///
+    /// # Errors
+    /// `room_exists`, `store_unavailable`.
+    pub async fn create_room(&self, room: &NewRoom) -> Result<RoomId, Error> {
+        Ok(self.core.store.create_room(room, self.core.now()).await?)
+    }
+
+    /// Closes every session of a user with 4504 `kicked`, on every node.
+    pub fn kick(&self, user: impl Into<UserKey>) {
+        let signal = Signal::Kick { user: user.into() };
+        self.core.signal(&signal);
+        self.core.publish(vec![Envelope::Signal(signal)]);
+    }
+
+    /// To be called once after a backup was restored (or a fail-over lost data) in the store: raises the epoch of every
+    /// room, so that no client takes new messages for old ones. Rooms that are loaded mostly notice by themselves;
+    /// this does not rely on it.
+    ///
+    /// # Errors
+    /// `store_unavailable`.
+    pub async fn restored(&self) -> Result<(), Error> {
+        self.core.store.raise_all(self.core.now()).await?;
+        self.core.compare.notify_one();
+        Ok(())
+    }
+
+    /// The store, for what needs no engine: reading history, purging.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.core.store
+    }
+
+    /// The keys, to seal the room tokens that a host hands out.
+    pub fn keys(&self) -> &Keyring {
+        self.core.rules.encoder.keyring()
+    }
+
+    /// The bounds in force.
+    pub fn limits(&self) -> &Limits {
+        &self.core.limits
+    }
+
+    /// What the engine has done and has to do.
+    pub fn stats(&self) -> Stats {
+        Stats {
+            sessions: self.core.registry.len() as u64,
+            rooms: self.core.room_count() as u64,
+            queued: self.core.writer.waiting() as u64,
+            ..self.core.counters.stats()
+        }
+    }
+
+    /// Whether [`Engine::close`] has been called.
+    pub fn is_closed(&self) -> bool {
+        self.core.is_closing()
+    }
+
+    /// Ends in good order: takes nothing new in, commits and hands out what is queued, then closes the sessions with
+    /// 1012 `restart`, spread over [`Limits::close_spread`]. A second call waits for the commits only.
+    pub async fn close(&self) {
+        let first = self.core.start_closing();
+        self.core.writer.wait_until_done().await;
+        if !first {
+            return;
+        }
+        let sessions = self.core.registry.all();
+        // Few sessions need no spreading: at most one per millisecond.
+        let spread = self.core.limits.close_spread.min(sessions.len() as u64);
+        let per_step = sessions.len().div_ceil(spread.max(1) as usize).max(1);
+        for step in sessions.chunks(per_step) {
+            for session in step {
+                session.tell(&self.core, |consumer| consumer.handle_closed(CloseCode::Restart));
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine")
+            .field("stats", &self.stats())
+            .field("closed", &self.is_closed())
+            .finish_non_exhaustive()
+    }
+}

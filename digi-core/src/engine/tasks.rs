@@ -1,0 +1,164 @@
+//! What an engine does in the background: timers, the layer's news, comparing with the store, unloading.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Weak;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tracing::{debug, warn};
+
+use super::core::{Core, Wakes};
+use super::stats::add;
+use crate::event::{Envelope, Group};
+use crate::id::RoomId;
+use crate::layer::Incoming;
+
+/// Between two comparisons of all heads with the store: the least, doubled while nothing is found, and the most.
+const COMPARE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
+
+/// Between two looks at the store's change marker, where it has one.
+const MARKER: Duration = Duration::from_millis(100);
+
+/// How many heads are asked for at once.
+const CHUNK: usize = 500;
+
+/// How long a room without sessions stays loaded, at least.
+const IDLE: Duration = Duration::from_secs(10);
+
+/// Wakes rooms that wait for a missing number.
+pub(super) async fn timers(core: Weak<Core>) {
+    loop {
+        let Some(here) = core.upgrade() else { return };
+        let (due, next) = here.timers.due(here.now());
+        let now = here.now();
+        for room in due {
+            here.at_room(room, |room, _| room.handle_tick(now));
+        }
+        let pause = next.map(|next| Duration::from_millis(next.0.saturating_sub(now.0).max(1)));
+        let earlier = wait_weak(&core, here, |core| &core.timers.earlier);
+        match pause {
+            Some(pause) => {
+                let _ = tokio::time::timeout(pause, earlier).await;
+            }
+            None => earlier.await,
+        }
+    }
+}
+
+/// Waits on one of the core's signals without keeping the core alive for longer than a second at a time.
+async fn wait_weak(core: &Weak<Core>, mut here: std::sync::Arc<Core>, signal: impl Fn(&Core) -> &tokio::sync::Notify) {
+    loop {
+        let signalled = tokio::time::timeout(Duration::from_secs(1), signal(&here).notified()).await.is_ok();
+        drop(here);
+        match core.upgrade() {
+            Some(again) if !signalled => here = again,
+            _ => return,
+        }
+    }
+}
+
+/// Takes in what other nodes publish.
+pub(super) async fn layer(core: Weak<Core>) {
+    let Some(layer) = core.upgrade().map(|core| core.layer.clone()) else { return };
+    if let Err(error) = layer.subscribe(Group::Nodes).await {
+        debug!(%error, "not subscribed yet");
+    }
+    loop {
+        let incoming = match tokio::time::timeout(Duration::from_secs(1), layer.next()).await {
+            Ok(incoming) => incoming,
+            Err(_) if core.strong_count() == 0 => return,
+            Err(_) => continue,
+        };
+        let (Some(core), Some(incoming)) = (core.upgrade(), incoming) else { return };
+        match incoming {
+            Incoming::Arrived(Envelope::Event(event)) => {
+                let mut wakes = Wakes::default();
+                core.event(event, &mut wakes);
+                wakes.wake();
+                core.counters.delivered(wakes.delivered);
+            }
+            Incoming::Arrived(Envelope::Signal(signal)) => core.signal(&signal),
+            Incoming::Lagged => {
+                add(&core.counters.layer_lagged, 1);
+                core.compare.notify_one();
+            }
+        }
+    }
+}
+
+/// Keeps the layer's subscriptions equal to the loaded rooms.
+pub(super) async fn subscriptions(core: Weak<Core>, mut rooms: mpsc::UnboundedReceiver<RoomId>) {
+    while let Some(room) = rooms.recv().await {
+        let Some(core) = core.upgrade() else { return };
+        let group = Group::Room(room);
+        let result = if core.is_loaded(room) {
+            let result = core.layer.subscribe(group).await;
+            if !core.layer.is_alone() {
+                let now = core.now();
+                core.at_room(room, |room, _| room.handle_lagged(now));
+            }
+            result
+        } else {
+            core.layer.unsubscribe(group).await
+        };
+        if let Err(error) = result {
+            debug!(%error, %group, "the subscription follows when the layer is back");
+        }
+    }
+}
+
+/// Compares the loaded rooms with the store, so that what the layer lost, or other processes wrote, shows.
+pub(super) async fn compare(core: Weak<Core>) {
+    let mut pause = COMPARE.0;
+    let mut marker = None;
+    let mut idle = HashSet::new();
+    let mut since_unload = tokio::time::Instant::now();
+    let mut since_compare = tokio::time::Instant::now();
+    loop {
+        let Some(here) = core.upgrade() else { return };
+        if since_unload.elapsed() >= IDLE {
+            since_unload = tokio::time::Instant::now();
+            here.unload_idle(&mut idle);
+        }
+        let has_rooms = here.room_count() > 0;
+        let look = if marker.is_some() && has_rooms { MARKER } else { pause.min(Duration::from_secs(1)) };
+        let asked = tokio::time::timeout(look, here.compare.notified()).await.is_ok();
+        if !has_rooms && !asked {
+            continue;
+        }
+        let changed = match here.noted(here.store.change_marker().await) {
+            Ok(None) => false,
+            Ok(found) => std::mem::replace(&mut marker, found) != found,
+            Err(_) => false,
+        };
+        if !(asked || changed || since_compare.elapsed() >= pause) {
+            continue;
+        }
+        since_compare = tokio::time::Instant::now();
+        let found = compare_once(&here).await;
+        pause = if found { COMPARE.0 } else { (pause * 2).min(COMPARE.1) };
+    }
+}
+
+/// Whether anything was found that this node had not heard of.
+async fn compare_once(core: &std::sync::Arc<Core>) -> bool {
+    let mut found = false;
+    for chunk in core.loaded_rooms().chunks(CHUNK) {
+        let seen: HashMap<_, _> = chunk.iter().copied().collect();
+        let ids: Vec<_> = chunk.iter().map(|(id, _)| *id).collect();
+        match core.noted(core.store.heads(&ids).await) {
+            Ok(heads) => {
+                for (room, head) in heads {
+                    let before = seen.get(&room).copied().unwrap_or_default();
+                    found |= head.cursor() != before;
+                    core.observe(room, head, before);
+                }
+            }
+            Err(error) => {
+                warn!(%error, "heads could not be compared");
+                return true;
+            }
+        }
+    }
+    found
+}

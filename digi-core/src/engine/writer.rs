@@ -1,0 +1,217 @@
+//! The writer: commits whatever gathered while the last transaction ran, then tells everybody.
+//!
+//! Two tasks a lane, so that a batch is handed out while the next one is being committed.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc, oneshot};
+
+use super::core::{Core, Wakes};
+use super::session::SessionCore;
+use super::stats::add;
+use crate::consumer::Ticket;
+use crate::error::Code;
+use crate::event::{Envelope, Event};
+use crate::id::RoomId;
+use crate::store::attempt::{Attempt, BatchIds, Step};
+use crate::store::model::{Batch, Command, Outcome};
+
+/// Who waits for a command's outcome.
+pub(super) enum Asker {
+    Session(Arc<SessionCore>, Ticket),
+    Host(oneshot::Sender<Outcome>),
+}
+
+pub(super) struct Job {
+    pub(super) command: Command,
+    pub(super) asker: Asker,
+}
+
+/// The queue in front of the writer.
+pub(super) struct WriterHandle {
+    queue: mpsc::UnboundedSender<Job>,
+    /// Bounds the queue: sessions wait for space before they take a frame in, so that it exceeds `most` by one
+    /// command per session at the utmost.
+    waiting: AtomicUsize,
+    most: usize,
+    space: Notify,
+    /// Commands that have no outcome yet, queued or on their way.
+    unfinished: AtomicUsize,
+    finished: Notify,
+}
+
+/// The other end.
+pub(super) struct WriterQueue(mpsc::UnboundedReceiver<Job>);
+
+impl WriterHandle {
+    pub(super) fn new(most: usize) -> (Self, WriterQueue) {
+        let (queue, jobs) = mpsc::unbounded_channel();
+        let handle = Self {
+            queue,
+            waiting: AtomicUsize::new(0),
+            most,
+            space: Notify::new(),
+            unfinished: AtomicUsize::new(0),
+            finished: Notify::new(),
+        };
+        (handle, WriterQueue(jobs))
+    }
+
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    pub(super) async fn wait_for_space(&self) {
+        while self.waiting() >= self.most {
+            let freed = self.space.notified();
+            if self.waiting() < self.most {
+                return;
+            }
+            freed.await;
+        }
+    }
+
+    pub(super) fn submit(&self, job: Job) {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        self.unfinished.fetch_add(1, Ordering::AcqRel);
+        // The queue ends with the engine, and then nobody can submit.
+        let _ = self.queue.send(job);
+    }
+
+    fn taken(&self, jobs: usize) {
+        let before = self.waiting.fetch_sub(jobs, Ordering::Relaxed);
+        if before >= self.most {
+            self.space.notify_waiters();
+        }
+    }
+
+    fn done(&self, jobs: usize) {
+        if self.unfinished.fetch_sub(jobs, Ordering::AcqRel) == jobs {
+            self.finished.notify_waiters();
+        }
+    }
+
+    /// Waits until every command that was submitted has its outcome.
+    pub(super) async fn wait_until_done(&self) {
+        loop {
+            let finished = self.finished.notified();
+            if self.unfinished.load(Ordering::Acquire) == 0 {
+                return;
+            }
+            finished.await;
+        }
+    }
+}
+
+/// A batch that the store is through with.
+struct Done {
+    askers: Vec<(Asker, RoomId)>,
+    outcomes: Vec<Outcome>,
+}
+
+/// Runs until the engine is gone.
+pub(super) async fn run(core: Weak<Core>, WriterQueue(mut queue): WriterQueue, mut ids: BatchIds, most: usize) {
+    let (done, batches) = mpsc::channel(2);
+    if let Some(core) = core.upgrade() {
+        let weak = Arc::downgrade(&core);
+        core.spawn(hand_out(weak, batches));
+    }
+    let mut jobs = Vec::new();
+    while queue.recv_many(&mut jobs, most).await > 0 {
+        let Some(core) = core.upgrade() else { return };
+        core.writer.taken(jobs.len());
+        let finished = commit(&core, &mut jobs, &mut ids).await;
+        drop(core);
+        if done.send(finished).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn commit(core: &Arc<Core>, jobs: &mut Vec<Job>, ids: &mut BatchIds) -> Done {
+    let mut askers = Vec::with_capacity(jobs.len());
+    let mut commands = Vec::with_capacity(jobs.len());
+    for Job { command, asker } in jobs.drain(..) {
+        askers.push((asker, command.room));
+        commands.push(command);
+    }
+    let mut rooms: Vec<_> = askers.iter().map(|(_, room)| *room).collect();
+    rooms.sort_unstable();
+    rooms.dedup();
+    let known = rooms.into_iter().filter_map(|room| Some((room, core.seen(room)?))).collect();
+    let batch = Batch { id: ids.next_id(), commands, known, now: core.now() };
+    let mut attempt = Attempt::new(batch);
+    loop {
+        match attempt.step() {
+            Step::Apply(batch) => {
+                add(&core.counters.batches, 1);
+                let answer = core.noted(core.store.apply(batch).await);
+                attempt.handle_applied(answer);
+            }
+            Step::Void(id) => {
+                let answer = core.noted(core.store.void(id).await);
+                attempt.handle_void(answer, ids);
+            }
+            Step::Pause(ms) => {
+                tokio::time::sleep(Duration::from_millis(ms)).await;
+                attempt.handle_pause_over();
+            }
+            Step::Done => break,
+        }
+    }
+    let mut outcomes = attempt.into_outcomes();
+    // A store that answers with too few outcomes is broken; nobody is left without an answer all the same.
+    outcomes.resize(askers.len(), Outcome::Refused(Code::Internal));
+    Done { askers, outcomes }
+}
+
+async fn hand_out(core: Weak<Core>, mut batches: mpsc::Receiver<Done>) {
+    while let Some(done) = batches.recv().await {
+        let Some(core) = core.upgrade() else { return };
+        let jobs = done.askers.len();
+        tell(&core, done);
+        core.writer.done(jobs);
+    }
+}
+
+/// Tells the rooms, the other nodes and the senders what a batch changed.
+fn tell(core: &Arc<Core>, Done { askers, outcomes }: Done) {
+    let mut events: Vec<Event> = askers
+        .iter()
+        .zip(&outcomes)
+        .filter_map(|((_, room), outcome)| Event::of(*room, outcome, &core.rules.encoder))
+        .collect();
+    add(&core.counters.committed, events.len() as u64);
+    // One visit per room; the order within a room stays.
+    events.sort_by_key(|event| event.room);
+    let alone = core.layer.is_alone();
+    let envelopes = if alone { Vec::new() } else { events.iter().cloned().map(Envelope::Event).collect() };
+    let mut wakes = Wakes::default();
+    let now = core.now();
+    let mut events = events.into_iter().peekable();
+    while let Some(room) = events.peek().map(|event| event.room) {
+        let of_room: Vec<_> = std::iter::from_fn(|| events.next_if(|event| event.room == room)).collect();
+        core.with_room(room, &mut wakes, |room, wakes| {
+            for event in of_room {
+                room.handle_event(event, now, wakes);
+            }
+        });
+    }
+    core.publish(envelopes);
+    for ((asker, _), outcome) in askers.into_iter().zip(outcomes) {
+        match outcome {
+            Outcome::Refused(_) => add(&core.counters.refused, 1),
+            Outcome::Duplicate { .. } => add(&core.counters.duplicates, 1),
+            _ => {}
+        }
+        match asker {
+            Asker::Session(session, ticket) => session.tell(core, |consumer| consumer.handle_outcome(ticket, &outcome)),
+            // A host that stopped waiting does not want to know.
+            Asker::Host(answer) => drop(answer.send(outcome)),
+        }
+    }
+    wakes.wake();
+    core.counters.delivered(wakes.delivered);
+}

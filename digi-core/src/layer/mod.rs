@@ -1,0 +1,68 @@
+//! What carries events between the nodes of a fleet: the trait [`ChannelLayer`] and its backends, one file each.
+//!
+//! The store is the truth, a layer is a hint. It may lose, double and reorder; rooms put that right from the log. So a
+//! backend has few promises to keep, and every one of them passes one suite (`layer_suite!`, feature `testing`).
+
+mod local;
+
+use async_trait::async_trait;
+
+pub use local::LocalLayer;
+
+use crate::error::{Code, Error};
+use crate::event::{Envelope, Group};
+
+/// A way for the nodes to hear of each other's changes soon. A value is one node's end of it. The promises:
+///
+/// 1. What is published while another node is subscribed to its group mostly arrives there, in any order, once or
+///    more. What the publishing node sent itself need not arrive, and may.
+/// 2. When something may have been lost, [`next`](ChannelLayer::next) says [`Incoming::Lagged`] once the layer knows.
+/// 3. [`publish`](ChannelLayer::publish) does not wait for slow nodes: it loses, and the losers get `Lagged`.
+#[async_trait]
+pub trait ChannelLayer: Send + Sync + 'static {
+    /// From now on, what others publish to the group arrives. Subscribing twice is as once.
+    ///
+    /// # Errors
+    /// The layer cannot be reached; it subscribes by itself when it is back, and then reports `Lagged`.
+    async fn subscribe(&self, group: Group) -> Result<(), LayerError>;
+
+    /// From now on, it does not.
+    ///
+    /// # Errors
+    /// The layer cannot be reached; the subscription is gone all the same.
+    async fn unsubscribe(&self, group: Group) -> Result<(), LayerError>;
+
+    /// Sends to the other nodes that are subscribed to each envelope's group.
+    ///
+    /// # Errors
+    /// The layer cannot be reached. Nothing has to be repeated: the others read the log.
+    async fn publish(&self, envelopes: &[Envelope]) -> Result<(), LayerError>;
+
+    /// What comes in next; none when the layer has been closed. Called by one task only.
+    async fn next(&self) -> Option<Incoming>;
+
+    /// Whether there can be no other node, so that publishing is pointless.
+    fn is_alone(&self) -> bool {
+        false
+    }
+}
+
+/// What a layer hands to its node.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Incoming {
+    /// Another node published this.
+    Arrived(Envelope),
+    /// Something may have been lost: compare with the store.
+    Lagged,
+}
+
+/// The layer cannot be reached, or its URL is wrong.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the channel layer is unavailable: {0}")]
+pub struct LayerError(pub String);
+
+impl From<LayerError> for Error {
+    fn from(error: LayerError) -> Self {
+        Code::BadUrl.with(error.to_string())
+    }
+}
