@@ -253,7 +253,8 @@ impl StoredRoom {
         let is_host = command.authority == Authority::Host;
         let now = now.max(self.last_at);
         let at = Cursor::new(self.head.epoch, seq);
-        let id = MessageId::own(command.room, seq).ok_or(Code::RoomFull)?;
+        // Asked only where a number is needed: a repeat gets its answer in a full room too.
+        let id = || MessageId::own(command.room, seq).ok_or(Code::RoomFull);
         let (op, pos) = match &command.action {
             Action::Add { body, client_id } => {
                 if body.contains('\0') {
@@ -263,7 +264,7 @@ impl StoredRoom {
                     return Ok(Outcome::Duplicate { message: first.id, pos: first.pos });
                 }
                 let message = Message {
-                    id,
+                    id: id()?,
                     room: command.room,
                     pos: seq,
                     sender: command.user.clone(),
@@ -285,6 +286,7 @@ impl StoredRoom {
                 if stored.sender != command.user && !is_host {
                     return Err(Code::NotSender);
                 }
+                id()?;
                 stored.body = Some(body.clone());
                 stored.edited_at = Some(now);
                 (MessageOp::Edited, stored.pos)
@@ -294,21 +296,26 @@ impl StoredRoom {
                 if stored.sender != command.user && role != Role::Moderator {
                     return Err(Code::NotSender);
                 }
+                id()?;
                 stored.body = None;
                 stored.deleted_at = Some(now);
                 (MessageOp::Deleted, stored.pos)
             }
             Action::AddMember { .. } | Action::RemoveMember { .. } if !is_host => return Err(Code::Refused),
             Action::AddMember { member, name: _, role } => {
-                if self.members.insert(member.clone(), *role) == Some(*role) {
+                if self.members.get(member) == Some(role) {
                     return Ok(Outcome::Unchanged);
                 }
+                id()?;
+                self.members.insert(member.clone(), *role);
                 return Ok(self.log_member(MemberOp::Joined, at, member));
             }
             Action::RemoveMember { member } => {
-                if self.members.remove(member).is_none() {
+                if !self.members.contains_key(member) {
                     return Ok(Outcome::Unchanged);
                 }
+                id()?;
+                self.members.remove(member);
                 return Ok(self.log_member(MemberOp::Left, at, member));
             }
         };

@@ -11,7 +11,7 @@ pub mod attempt;
 mod contract;
 #[cfg(feature = "engine")]
 pub mod memory;
-#[cfg(feature = "engine")]
+#[cfg(feature = "sqlite")]
 mod recent;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;

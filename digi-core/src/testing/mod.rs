@@ -3,3 +3,4 @@
 #[cfg(feature = "bugs")]
 pub mod bugs;
 pub mod simulation;
+pub mod store_suite;

@@ -1,0 +1,98 @@
+//! What is read: each answer out of one snapshot, the head first.
+
+use std::collections::HashMap;
+
+use rusqlite::Connection;
+
+use super::apply::find_role;
+use super::row::{self, HEAD, StoredHead, id_range, kind, message_columns, sql};
+use crate::id::{MessageId, RoomId, Seq, UserKey};
+use crate::store::model::{Change, ChangeRow, Changes, Head, History, MemberAnswer, MemberOp, Membership};
+
+const LOG: &str = "SELECT seq, kind, message_id, user_key FROM digi_change \
+                   WHERE room_id = ?1 AND seq > ?2 AND seq <= ?3 ORDER BY seq";
+const BETWEEN: &str =
+    concat!("SELECT ", message_columns!(), " FROM digi_message WHERE id BETWEEN ?1 AND ?2 ORDER BY id");
+const ONE: &str = concat!("SELECT ", message_columns!(), " FROM digi_message WHERE id = ?1");
+const NEWEST: &str =
+    concat!("SELECT ", message_columns!(), " FROM digi_message WHERE id BETWEEN ?1 AND ?2 ORDER BY id DESC LIMIT ?3");
+
+/// An answer, or none when there is no such room.
+type Answer<T> = rusqlite::Result<Option<T>>;
+
+/// See [`Store::member`](crate::store::Store::member).
+pub(super) fn member(connection: &Connection, room: RoomId, user: &UserKey) -> Answer<MemberAnswer> {
+    let Some(StoredHead { head, .. }) = head(connection, room)? else { return Ok(None) };
+    let membership = find_role(connection, room, user)?.map(|role| Membership { role });
+    Ok(Some(MemberAnswer { membership, head }))
+}
+
+/// See [`Store::changes`](crate::store::Store::changes).
+pub(super) fn changes(connection: &Connection, room: RoomId, after: Seq, limit: u64) -> Answer<Changes> {
+    let Some(StoredHead { head, floor, .. }) = head(connection, room)? else { return Ok(None) };
+    let through = Seq(after.0.saturating_add(limit)).min(head.last_seq);
+    let mut rows = Vec::new();
+    if after < through {
+        let mut last_change = HashMap::new();
+        let mut log = connection.prepare_cached(LOG)?;
+        let mut logged = log.query([room.0, sql(after.0)?, sql(through.0)?])?;
+        while let Some(row) = logged.next()? {
+            let seq = Seq(row::number(row, 0)?);
+            let op = match row.get(1)? {
+                kind::JOINED => MemberOp::Joined,
+                kind::LEFT => MemberOp::Left,
+                _ => {
+                    last_change.insert(MessageId(row.get(2)?), seq);
+                    continue;
+                }
+            };
+            let member = row::text(row, 3)?.into();
+            rows.push(ChangeRow { seq, change: Change::Member { op, member } });
+        }
+        let (first, last) = id_range(room, after.next(), through);
+        let mut between = connection.prepare_cached(BETWEEN)?;
+        for message in between.query_map([first, last], row::message)? {
+            let message = message?;
+            let seq = last_change.remove(&message.id).unwrap_or(message.pos);
+            rows.push(ChangeRow { seq, change: Change::Message(message) });
+        }
+        // What is left was added before; when it was purged since, there is nothing to tell.
+        let mut one = connection.prepare_cached(ONE)?;
+        for (id, seq) in last_change {
+            for message in one.query_map([id.0], row::message)? {
+                rows.push(ChangeRow { seq, change: Change::Message(message?) });
+            }
+        }
+        rows.sort_unstable_by_key(|row| row.seq);
+    }
+    Ok(Some(Changes { head, floor, through, rows }))
+}
+
+/// See [`Store::history`](crate::store::Store::history).
+pub(super) fn history(connection: &Connection, room: RoomId, before: Option<Seq>, limit: u32) -> Answer<History> {
+    let Some(StoredHead { head, .. }) = head(connection, room)? else { return Ok(None) };
+    let last = before.map_or(u64::MAX, |before| before.0.saturating_sub(1));
+    let (first, last) = id_range(room, Seq(1), Seq(last));
+    let mut newest = connection.prepare_cached(NEWEST)?;
+    let messages = newest.query_map([first, last, limit.into()], row::message)?;
+    let mut messages = messages.collect::<rusqlite::Result<Vec<_>>>()?;
+    messages.reverse();
+    Ok(Some(History { head, messages }))
+}
+
+/// See [`Store::heads`](crate::store::Store::heads).
+pub(super) fn heads(connection: &Connection, rooms: &[RoomId]) -> rusqlite::Result<Vec<(RoomId, Head)>> {
+    let mut statement = connection.prepare_cached(HEAD)?;
+    let mut heads = Vec::with_capacity(rooms.len());
+    for room in rooms {
+        if let Some(stored) = StoredHead::read(&mut statement, *room)? {
+            heads.push((*room, stored.head));
+        }
+    }
+    Ok(heads)
+}
+
+fn head(connection: &Connection, room: RoomId) -> Answer<StoredHead> {
+    let mut statement = connection.prepare_cached(HEAD)?;
+    StoredHead::read(&mut statement, room)
+}
