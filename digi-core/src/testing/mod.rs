@@ -2,5 +2,6 @@
 
 #[cfg(feature = "bugs")]
 pub mod bugs;
+pub mod layer_suite;
 pub mod simulation;
 pub mod store_suite;
