@@ -5,8 +5,8 @@ use super::tools::{
     NOW, add, add_with, apply, batch, bodies, changes, edit, fill, head, join, last_seq, message, one, room, rows, seqs,
 };
 use crate::id::{Cursor, Epoch, Millis, RoomId, Seq};
+use crate::store::StoreError;
 use crate::store::model::{Batch, LOG_WINDOW, Outcome, Role};
-use crate::store::{Store, StoreError};
 
 fn cursor(epoch: u64, seq: u64) -> Cursor {
     Cursor::new(Epoch(epoch), Seq(seq))

@@ -3,8 +3,8 @@
 use super::Subject;
 use super::tools::{add, bodies, delete, edit, fill, join, message, one, room};
 use crate::id::{RoomId, Seq};
+use crate::store::StoreError;
 use crate::store::model::Role;
-use crate::store::{Store, StoreError};
 
 /// So many as were asked for, with the head that they show.
 pub async fn the_newest_come_oldest_first(subject: Subject) {

@@ -3,8 +3,8 @@
 use super::Subject;
 use super::tools::{add, changes, delete, edit, fill, join, leave, message, one, outcomes, room, rows};
 use crate::id::{RoomId, Seq};
+use crate::store::StoreError;
 use crate::store::model::Role;
-use crate::store::{Store, StoreError};
 
 fn texts(rows: &[(u64, &str)]) -> Vec<(u64, String)> {
     rows.iter().map(|(seq, text)| (*seq, (*text).to_owned())).collect()
