@@ -180,3 +180,97 @@ impl RoomMemory {
         self.adds.len() + self.members.len() + 1
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::Epoch;
+
+    fn head(last_seq: u64) -> Head {
+        Head { epoch: Epoch(1), last_seq: Seq(last_seq) }
+    }
+
+    fn room_with(recent: &mut Recent, room: i64, adds: u64) {
+        let mut memory = recent.take(RoomId(room), head(0), Seq(0));
+        for n in 1..=adds {
+            memory.note_add(Seq(n), recent.key("alice", &n.to_string()));
+        }
+        memory.advance(head(adds));
+        recent.put(RoomId(room), memory);
+    }
+
+    #[test]
+    fn a_place_is_known_for_exactly_the_window() {
+        let mut recent = Recent::new();
+        room_with(&mut recent, 1, 1);
+        let key = recent.key("alice", "1");
+        let mut memory = recent.take(RoomId(1), head(1), Seq(0));
+        assert_eq!(memory.place(key, Seq(LOG_WINDOW)), Some(Seq(1)));
+        assert_eq!(memory.place(key, Seq(LOG_WINDOW + 1)), None);
+        memory.advance(head(LOG_WINDOW));
+        assert_eq!(memory.entries(), 2);
+        memory.advance(head(LOG_WINDOW + 1));
+        assert_eq!(memory.entries(), 1);
+    }
+
+    #[test]
+    fn what_was_noted_by_a_failed_batch_is_forgotten() {
+        let mut recent = Recent::new();
+        room_with(&mut recent, 1, 10);
+        let mut memory = recent.take(RoomId(1), head(10), Seq(0));
+        memory.note_member("bob".into(), Some(Role::Member));
+        memory.note_add(Seq(11), recent.key("alice", "11"));
+        // A client id used again, as it may be beyond the window.
+        memory.note_add(Seq(12), recent.key("alice", "1"));
+        memory.undo();
+        assert_eq!(memory.through(), Seq(10));
+        assert_eq!(memory.member(&"bob".into()), None);
+        assert_eq!(memory.place(recent.key("alice", "11"), Seq(10)), None);
+        assert_eq!(memory.place(recent.key("alice", "1"), Seq(10)), Some(Seq(1)));
+    }
+
+    #[test]
+    fn a_memory_is_trusted_only_where_the_log_can_complete_it() {
+        let restored = Head { epoch: Epoch(2), last_seq: Seq(10) };
+        for (now, floor, kept) in [
+            (head(10), 0, true),
+            (head(10), 10, true),
+            (head(10 + LOG_WINDOW), 5, true),
+            (head(11 + LOG_WINDOW), 5, false),
+            (head(20), 11, false),
+            (head(9), 0, false),
+            (restored, 10, false),
+        ] {
+            let mut recent = Recent::new();
+            room_with(&mut recent, 1, 10);
+            let memory = recent.take(RoomId(1), now, Seq(floor));
+            assert_eq!(memory.entries() > 1, kept, "{now:?} {floor}");
+            if !kept {
+                assert_eq!(memory.through().0, now.last_seq.0.saturating_sub(LOG_WINDOW));
+            }
+        }
+    }
+
+    #[test]
+    fn rooms_and_entries_are_bounded_and_the_oldest_go() {
+        let mut recent = Recent { max_rooms: 16, max_entries: 1_000, ..Recent::new() };
+        for room in 0..100 {
+            room_with(&mut recent, room, 1);
+            assert!(recent.rooms.len() <= 16);
+            assert!(recent.rooms.contains_key(&RoomId(room)));
+        }
+        assert!((90..100).all(|room| recent.rooms.contains_key(&RoomId(room))));
+        for room in 100..120 {
+            room_with(&mut recent, room, 300);
+            assert!(recent.entries <= 1_000);
+        }
+        assert!(recent.rooms.contains_key(&RoomId(119)) && recent.rooms.contains_key(&RoomId(118)));
+        let counted: usize = recent.rooms.values().map(|slot| slot.memory.entries()).sum();
+        assert_eq!(counted, recent.entries);
+        let mut memory = recent.take(RoomId(119), head(300), Seq(0));
+        for n in 0..=MAX_MEMBERS {
+            memory.note_member(n.to_string().into(), None);
+        }
+        assert!(memory.members.len() <= MAX_MEMBERS);
+    }
+}

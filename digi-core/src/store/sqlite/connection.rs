@@ -189,3 +189,34 @@ fn set_wal(connection: &Connection, options: &SqliteOptions) -> Result<(), Store
 fn set(connection: &Connection, name: &str, value: impl rusqlite::ToSql) -> Result<(), StoreError> {
     connection.pragma_update(None, name, value).map_err(store_error)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commits_reach_the_disk_and_readers_cannot_write() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("chat.db");
+        let _file = InUse::claim(&path).unwrap();
+        let writer = open_for_writing(&path, &SqliteOptions::default()).unwrap();
+        let number = |name| writer.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).unwrap();
+        // 2 is FULL.
+        assert_eq!(number("synchronous"), 2);
+        assert_eq!(number("busy_timeout"), 5_000);
+        let reader = open_for_reading(&path, &SqliteOptions::default()).unwrap();
+        reader.execute_batch("CREATE TABLE t (a)").unwrap_err();
+        writer.execute_batch("CREATE TABLE t (a)").unwrap();
+    }
+
+    #[test]
+    fn the_bound_of_a_file_is_set_in_mib() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("chat.db");
+        let _file = InUse::claim(&path).unwrap();
+        let options = SqliteOptions { max_mb: Some(3), ..SqliteOptions::default() };
+        let writer = open_for_writing(&path, &options).unwrap();
+        let number = |name| writer.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).unwrap();
+        assert_eq!(number("max_page_count") * number("page_size"), 3 << 20);
+    }
+}
