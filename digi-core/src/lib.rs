@@ -25,6 +25,8 @@ pub mod id;
 #[cfg(feature = "engine")]
 pub mod layer;
 pub mod room;
+#[cfg(feature = "server")]
+pub mod server;
 pub mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
