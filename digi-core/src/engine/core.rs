@@ -44,7 +44,7 @@ pub(super) struct Core {
     /// Rooms whose subscription on the layer has to be looked at.
     pub(super) subscriptions: tokio::sync::mpsc::UnboundedSender<RoomId>,
     /// Asks for a comparison of all heads with the store, now.
-    pub(super) compare: Notify,
+    pub(super) compare: Arc<Notify>,
     rooms: [Mutex<HashMap<RoomId, LiveRoom>>; ROOM_SHARDS],
     runtime: Handle,
     closing: AtomicBool,
@@ -92,6 +92,14 @@ impl Wakes {
     }
 }
 
+impl Drop for Core {
+    fn drop(&mut self) {
+        // The background tasks look whether there is still an engine.
+        self.compare.notify_one();
+        self.timers.earlier.notify_one();
+    }
+}
+
 impl Core {
     pub(super) fn new(parts: Parts) -> Self {
         let Parts { rules, limits, store, layer, writer, subscriptions, runtime } = parts;
@@ -105,7 +113,7 @@ impl Core {
             counters: Counters::default(),
             timers: Timers::default(),
             subscriptions,
-            compare: Notify::new(),
+            compare: Arc::default(),
             rooms: std::array::from_fn(|_| Mutex::default()),
             runtime,
             closing: AtomicBool::new(false),

@@ -27,32 +27,22 @@ const IDLE: Duration = Duration::from_secs(10);
 
 /// Wakes rooms that wait for a missing number.
 pub(super) async fn timers(core: Weak<Core>) {
+    let Some(earlier) = core.upgrade().map(|core| core.timers.earlier.clone()) else { return };
     loop {
         let Some(here) = core.upgrade() else { return };
-        let (due, next) = here.timers.due(here.now());
         let now = here.now();
+        let (due, next) = here.timers.due(now);
         for room in due {
             here.at_room(room, |room, _| room.handle_tick(now));
         }
-        let pause = next.map(|next| Duration::from_millis(next.0.saturating_sub(now.0).max(1)));
-        let earlier = wait_weak(&core, here, |core| &core.timers.earlier);
-        match pause {
-            Some(pause) => {
-                let _ = tokio::time::timeout(pause, earlier).await;
-            }
-            None => earlier.await,
-        }
-    }
-}
-
-/// Waits on one of the core's signals without keeping the core alive for longer than a second at a time.
-async fn wait_weak(core: &Weak<Core>, mut here: std::sync::Arc<Core>, signal: impl Fn(&Core) -> &tokio::sync::Notify) {
-    loop {
-        let signalled = tokio::time::timeout(Duration::from_secs(1), signal(&here).notified()).await.is_ok();
+        // Nothing here keeps the engine alive while it waits.
         drop(here);
-        match core.upgrade() {
-            Some(again) if !signalled => here = again,
-            _ => return,
+        match next {
+            Some(next) => {
+                let pause = Duration::from_millis(next.0.saturating_sub(now.0).max(1));
+                let _ = tokio::time::timeout(pause, earlier.notified()).await;
+            }
+            None => earlier.notified().await,
         }
     }
 }
@@ -114,6 +104,7 @@ pub(super) async fn compare(core: Weak<Core>) {
     let mut idle = HashSet::new();
     let mut since_unload = tokio::time::Instant::now();
     let mut since_compare = tokio::time::Instant::now();
+    let Some(wanted) = core.upgrade().map(|core| core.compare.clone()) else { return };
     loop {
         let Some(here) = core.upgrade() else { return };
         if since_unload.elapsed() >= IDLE {
@@ -122,7 +113,9 @@ pub(super) async fn compare(core: Weak<Core>) {
         }
         let has_rooms = here.room_count() > 0;
         let look = if marker.is_some() && has_rooms { MARKER } else { pause.min(Duration::from_secs(1)) };
-        let asked = tokio::time::timeout(look, here.compare.notified()).await.is_ok();
+        drop(here);
+        let asked = tokio::time::timeout(look, wanted.notified()).await.is_ok();
+        let Some(here) = core.upgrade() else { return };
         if !has_rooms && !asked {
             continue;
         }

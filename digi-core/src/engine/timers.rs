@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -11,7 +12,7 @@ use crate::id::{Millis, RoomId};
 #[derive(Debug, Default)]
 pub(super) struct Timers {
     state: Mutex<State>,
-    pub(super) earlier: Notify,
+    pub(super) earlier: Arc<Notify>,
 }
 
 #[derive(Debug, Default)]
