@@ -9,6 +9,8 @@
 //! run(42, Profile::Everything).expect("the run's guarantees hold");
 //! ```
 
+#![allow(clippy::expect_used, reason = "a simulation that cannot be set up has nothing to report")]
+
 mod client;
 mod node;
 mod oracle;

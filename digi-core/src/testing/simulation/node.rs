@@ -86,10 +86,6 @@ impl Node {
         }
     }
 
-    pub(super) fn sessions(&self) -> Vec<SessionId> {
-        self.sessions.keys().copied().collect()
-    }
-
     pub(super) fn highest(&self, room: RoomId) -> Option<Cursor> {
         self.rooms.get(&room).map(Room::seen)
     }
