@@ -1,4 +1,5 @@
 //! What only the SQLite store promises: crashes, several processes, versions, and files in use.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests say what is wrong by panicking")]
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader};
