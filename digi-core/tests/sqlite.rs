@@ -1,4 +1,5 @@
 //! What only the SQLite store promises: crashes, several processes, versions, and files in use.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests say what is wrong by panicking")]
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader};
@@ -71,8 +72,16 @@ async fn was_child() -> bool {
         room(&store, id).await;
     }
     for number in 0..count {
-        store.apply(&batch(child_batch(&name, number))).await.unwrap();
-        println!("applied {number}");
+        match store.apply(&batch(child_batch(&name, number))).await {
+            Ok(_) => println!("applied {number}"),
+            Err(StoreError::Full(_) | StoreError::Unavailable(_)) => {
+                // A read in the same process shows what was applied and nothing else.
+                let shown = client_ids(&store, RoomId(3)).await.len();
+                println!("failed with {shown} shown");
+                break;
+            }
+            Err(error) => panic!("{error}"),
+        }
     }
     true
 }
@@ -82,14 +91,14 @@ fn runtime() -> tokio::runtime::Runtime {
 }
 
 fn child(test: &str, path: &Path, name: &str, batches: usize) -> Child {
-    Process::new(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--nocapture"])
-        .env("DIGI_TEST_DB", path)
-        .env("DIGI_TEST_NAME", name)
-        .env("DIGI_TEST_BATCHES", batches.to_string())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap()
+    let mut process = Process::new(std::env::current_exe().unwrap());
+    process.args(["--exact", test, "--nocapture"]);
+    start(process, path, name, batches)
+}
+
+fn start(mut process: Process, path: &Path, name: &str, batches: usize) -> Child {
+    let process = process.env("DIGI_TEST_DB", path).env("DIGI_TEST_NAME", name);
+    process.env("DIGI_TEST_BATCHES", batches.to_string()).stdout(Stdio::piped()).spawn().unwrap()
 }
 
 /// The batches that a child reports, as it does so.
@@ -138,6 +147,36 @@ async fn what_was_reported_survives_kill_9() {
 fn integrity(path: &Path) -> String {
     let connection = Connection::open(path).unwrap();
     connection.pragma_query_value(None, "integrity_check", |row| row.get(0)).unwrap()
+}
+
+/// The write-ahead log reaches the largest size that the process may write: the commit itself fails.
+#[cfg(unix)]
+#[tokio::test]
+async fn a_commit_that_cannot_be_written_is_not_done() {
+    if was_child().await {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    for kib in [200, 301, 402] {
+        let path = dir.path().join(format!("{kib}.db"));
+        let mut process = Process::new("sh");
+        // The shell counts in blocks of 512 bytes. Ignoring the signal makes the write fail instead.
+        process.args(["-c", &format!("trap '' XFSZ; ulimit -f {}; exec \"$0\" \"$@\"", kib * 2)]);
+        process.arg(std::env::current_exe().unwrap());
+        process.args(["--exact", "a_commit_that_cannot_be_written_is_not_done", "--nocapture"]);
+        let child = start(process, &path, "limited", 10_000);
+        let output = child.wait_with_output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success(), "{text}");
+        let applied = text.matches("applied ").count();
+        assert!(applied > 0, "{text}");
+        assert!(text.contains(&format!("failed with {applied} shown")), "{text}");
+        // Nor does recovery bring it back.
+        let store = open(&path).await;
+        assert_eq!(client_ids(&store, RoomId(3)).await.len(), applied);
+        let applied = store.apply(&batch(child_batch("limited", applied))).await.unwrap();
+        assert!(applied.outcomes.iter().all(|outcome| matches!(outcome, Outcome::Message { .. })), "{applied:?}");
+    }
 }
 
 /// Three processes make the file, its tables and rooms at the same time, and write at the same time.

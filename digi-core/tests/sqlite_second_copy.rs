@@ -1,5 +1,6 @@
 //! The system's SQLite beside the bundled one, in one process, on one file.
 #![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests say what is wrong by panicking")]
 #![allow(unsafe_code, reason = "the second copy is a C library, loaded at run time")]
 
 use std::ffi::{CString, c_char, c_int, c_void};
