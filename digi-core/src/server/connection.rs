@@ -66,8 +66,9 @@ impl fmt::Display for Ended {
     }
 }
 
-/// Lets a WebSocket into the engine, or tells it why not.
-pub(super) async fn open(shared: &Shared, upgraded: Upgraded) -> Option<Connection> {
+/// Lets a WebSocket into the engine, or tells it why not. Boxed, because a task that a value moves through keeps a
+/// place for every step of its way.
+pub(super) async fn open(shared: &Shared, upgraded: Upgraded) -> Option<Box<Connection>> {
     let limits = &shared.limits;
     let config = WebSocketConfig::default()
         .read_buffer_size(limits.buffer_bytes)
@@ -76,7 +77,10 @@ pub(super) async fn open(shared: &Shared, upgraded: Upgraded) -> Option<Connecti
         .max_message_size(Some(limits.frame_bytes))
         .max_frame_size(Some(limits.frame_bytes));
     let Upgraded { stream, early, visit: Visit { label, scope } } = upgraded;
-    let socket = WebSocketStream::from_partially_read(stream, early.into(), Role::Server, Some(config)).await;
+    // A copy, so that HTTP's buffer of 8 KiB is still held while what stays is allocated: freed before, it would be cut
+    // up for that, and the next connection would need another.
+    let part = early.to_vec();
+    let socket = WebSocketStream::from_partially_read(stream, part, Role::Server, Some(config)).await;
     let session = match scope {
         Ok(scope) => match timeout(limits.handshake_timeout, shared.engine.connect(scope)).await {
             Ok(session) => session,
@@ -87,7 +91,7 @@ pub(super) async fn open(shared: &Shared, upgraded: Upgraded) -> Option<Connecti
     match session {
         Ok(session) => {
             log::connect(&label);
-            Some(Connection { session, wire: Mutex::new(Wire { socket, heard: Instant::now() }), label })
+            Some(Box::new(Connection { session, wire: Mutex::new(Wire { socket, heard: Instant::now() }), label }))
         }
         Err(code) => {
             log::reject(&label, code);
@@ -112,14 +116,14 @@ struct Wire {
 
 impl Connection {
     /// Serves it to its end.
-    pub(super) async fn serve(self, limits: &ServerLimits) {
+    pub(super) async fn serve(self: Box<Self>, limits: &ServerLimits) {
         let ended = self.run(limits).await;
         // Boxed, because an idle connection would hold the space for it.
         Box::pin(self.end(ended, limits)).await;
     }
 
-    async fn end(self, ended: Ended, limits: &ServerLimits) {
-        let Self { session, wire, label } = self;
+    async fn end(self: Box<Self>, ended: Ended, limits: &ServerLimits) {
+        let Self { session, wire, label } = *self;
         // The room need not wait for this client's goodbye.
         drop(session);
         log::disconnect(&label, &ended);
