@@ -1,0 +1,159 @@
+//! A chat server in one file: an embedded database, a page for two people, and Digi in between.
+//!
+//! It has no login: whoever reaches it may be alice or bob. So it listens on this machine only, unless told otherwise:
+//!
+//! * `DIGI_LISTEN`: the address, default `127.0.0.1:8000`
+//! * `DIGI_DATA`: the folder of the database and the secret, default `./data`
+//! * `RUST_LOG`: what is logged, default `info`
+
+use std::error::Error;
+use std::fs::{self, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use digi_core::engine::Engine;
+use digi_core::server::{JwtAuthenticator, JwtKey, Server};
+use digi_core::store::{NewRoom, Role, StoreError};
+use digi_core::token::{Keyring, Kind};
+use digi_core::{Millis, RoomId, UserKey};
+use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use jsonwebtoken::{EncodingKey, Header};
+use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+const ROOM: RoomId = RoomId(1);
+const PEOPLE: [&str; 2] = ["alice", "bob"];
+const ROUTE: &str = "/ws/chat/";
+/// Seconds. The page asks for a new login whenever it connects.
+const LOGIN_LIFETIME: u64 = 60;
+
+const POLICY: &str = "default-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+
+    let listen: SocketAddr = std::env::var("DIGI_LISTEN").as_deref().unwrap_or("127.0.0.1:8000").parse()?;
+    let data = PathBuf::from(std::env::var_os("DIGI_DATA").unwrap_or_else(|| "data".into()));
+    fs::create_dir_all(&data)?;
+    let secret = secret(&data)?;
+    // One half seals the ids, the other signs the logins.
+    let (ids, logins) = secret.split_at(32);
+    let keyring = Keyring::new(ids)?;
+    let path = format!("{ROUTE}{}/", keyring.seal(Kind::Room, ROOM.0));
+
+    let store = format!("sqlite:{}", data.join("chat.db").display());
+    let engine = Engine::builder().keys(keyring).store(&store).layer("local:").build().await?;
+    let members = PEOPLE.map(|name| (UserKey::from(name), Arc::from(name), Role::Member));
+    let room = NewRoom { id: Some(ROOM), name: "Alice and Bob".into(), kind: "demo".into(), members: members.into() };
+    match engine.store().create_room(&room, Millis(now()?.as_millis().try_into()?)).await {
+        Ok(_) | Err(StoreError::RoomExists(_)) => {}
+        Err(error) => return Err(error.into()),
+    }
+
+    let site = Arc::new(Site { path, login_key: EncodingKey::from_secret(logins) });
+    let server = Server::builder(engine.clone())
+        .listen(listen)
+        .route(ROUTE)
+        .authenticator(JwtAuthenticator::new(JwtKey::hs256(logins)?))
+        .fallback(move |request| {
+            let site = site.clone();
+            async move { site.answer(&request) }
+        })
+        .start()
+        .await?;
+    println!("listening on http://{}/", server.local_addr());
+    println!("Open it in two tabs: be alice in one and bob in the other. Ctrl-C stops the server.");
+
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    server.shutdown().await;
+    engine.close().await;
+    Ok(())
+}
+
+/// 64 random bytes, made at the first start and kept.
+fn secret(data: &Path) -> Result<Vec<u8>, Box<dyn Error>> {
+    let (path, unfinished) = (data.join("secret"), data.join("secret.new"));
+    match fs::read(&path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Ok(secret) if secret.len() != 64 => return Err(format!("{} is damaged", path.display()).into()),
+        known => return Ok(known?),
+    }
+    let mut secret = vec![0; 64];
+    getrandom::fill(&mut secret)?;
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
+    file.write_all(&secret)?;
+    file.sync_all()?;
+    fs::rename(&unfinished, &path)?;
+    Ok(secret)
+}
+
+/// The pages beside the WebSockets.
+struct Site {
+    path: String,
+    login_key: EncodingKey,
+}
+
+impl Site {
+    fn answer(&self, request: &Request<()>) -> Response<Bytes> {
+        let (status, kind, body) = match request.uri().path() {
+            _ if !matches!(*request.method(), Method::GET | Method::HEAD) => failed(StatusCode::METHOD_NOT_ALLOWED),
+            "/" => page("text/html", include_str!("../static/index.html")),
+            "/chat.css" => page("text/css", include_str!("../static/chat.css")),
+            "/chat.mjs" => page("text/javascript", include_str!("../static/chat.mjs")),
+            "/client.mjs" => page("text/javascript", include_str!("../static/client.mjs")),
+            "/join" => self.join(request.uri().query()),
+            _ => failed(StatusCode::NOT_FOUND),
+        };
+        let mut answer = Response::new(body);
+        *answer.status_mut() = status;
+        let headers = [
+            (CONTENT_TYPE, kind),
+            (CACHE_CONTROL, "no-store"),
+            (CONTENT_SECURITY_POLICY, POLICY),
+            (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        ];
+        answer.headers_mut().extend(headers.map(|(name, value)| (name, HeaderValue::from_static(value))));
+        answer
+    }
+
+    /// Where the room is and who the visitor is. A real site would look at its own session here.
+    fn join(&self, query: Option<&str>) -> (StatusCode, &'static str, Bytes) {
+        let asked = query.and_then(|query| query.strip_prefix("user="));
+        let Some(user) = PEOPLE.into_iter().find(|name| Some(*name) == asked) else {
+            return failed(StatusCode::NOT_FOUND);
+        };
+        let Ok(now) = now() else { return failed(StatusCode::INTERNAL_SERVER_ERROR) };
+        let claims = json!({ "sub": user, "name": user, "exp": now.as_secs() + LOGIN_LIFETIME });
+        match jsonwebtoken::encode(&Header::default(), &claims, &self.login_key) {
+            Ok(login) => {
+                (StatusCode::OK, "application/json", json!({ "path": self.path, "login": login }).to_string().into())
+            }
+            Err(_) => failed(StatusCode::INTERNAL_SERVER_ERROR),
+        }
+    }
+}
+
+fn page(kind: &'static str, text: &'static str) -> (StatusCode, &'static str, Bytes) {
+    (StatusCode::OK, kind, Bytes::from_static(text.as_bytes()))
+}
+
+fn failed(status: StatusCode) -> (StatusCode, &'static str, Bytes) {
+    (status, "text/plain", status.to_string().into())
+}
+
+fn now() -> Result<std::time::Duration, std::time::SystemTimeError> {
+    SystemTime::now().duration_since(UNIX_EPOCH)
+}
