@@ -157,6 +157,8 @@ enum Step {
         original: Seq,
         /// What the room had shown when it began to hold frames back: the replay must reach it.
         position: Cursor,
+        /// How much has been replayed.
+        bytes: usize,
     },
     Resetting {
         ticket: Ticket,
@@ -331,7 +333,7 @@ impl Consumer {
             Mode::Fresh => self.resumed(room, position),
             Mode::Resume(cursor) if cursor == position => self.resumed(room, position),
             Mode::Resume(cursor) if cursor.epoch == position.epoch => {
-                self.load_changes(room, cursor.seq, cursor.seq, position);
+                self.load_changes(room, cursor.seq, cursor.seq, position, 0);
             }
             Mode::Resume(_) | Mode::Reset => self.load_newest(room, position),
         }
@@ -340,7 +342,7 @@ impl Consumer {
     /// The answer to [`Output::LoadChanges`].
     pub fn handle_changes(&mut self, ticket: Ticket, answer: Result<Changes, Code>) {
         let Some(attachment) = self.attachment() else { return };
-        let Step::Replaying { ticket: asked, original, position } = attachment.step else { return };
+        let Step::Replaying { ticket: asked, original, position, mut bytes } = attachment.step else { return };
         if asked != ticket {
             return;
         }
@@ -351,6 +353,7 @@ impl Consumer {
             // Frames of a first page may be out already; what follows makes them void.
             return self.load_newest(room, position);
         }
+        let mut frames = Vec::with_capacity(rows.len());
         for row in &rows {
             if let Change::Message(message) = &row.change {
                 let op = match &message.body {
@@ -359,13 +362,18 @@ impl Consumer {
                     Some(_) => MessageOp::Edited,
                 };
                 let frame = self.rules.encoder.change(op, row.seq, message);
-                self.outputs.push_back(Output::Send(frame));
+                bytes += frame.as_bytes().len();
+                frames.push(Output::Send(frame));
             }
         }
+        if bytes > self.rules.limits.replay_bytes {
+            return self.load_newest(room, position);
+        }
+        self.outputs.extend(frames);
         if through >= position.seq {
             self.resumed(room, Cursor::new(position.epoch, through));
         } else if head.cursor() >= position || self.may_ask_again() {
-            self.load_changes(room, through, original, position);
+            self.load_changes(room, through, original, position, bytes);
         } else {
             self.close(CloseCode::Unavailable);
         }
@@ -569,9 +577,9 @@ impl Consumer {
         }
     }
 
-    fn load_changes(&mut self, room: RoomId, after: Seq, original: Seq, position: Cursor) {
+    fn load_changes(&mut self, room: RoomId, after: Seq, original: Seq, position: Cursor, bytes: usize) {
         let ticket = self.ticket();
-        self.step(Step::Replaying { ticket, original, position });
+        self.step(Step::Replaying { ticket, original, position, bytes });
         self.outputs.push_back(Output::LoadChanges { ticket, room, after, limit: LOG_WINDOW });
     }
 

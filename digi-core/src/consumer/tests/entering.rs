@@ -304,3 +304,24 @@ fn a_store_that_stays_behind_the_room_is_not_asked_forever() {
     assert!(said == ["error store_unavailable h1"] && times > 10, "{times} {said:?}");
     assert!(driven.consumer.is_open());
 }
+
+#[test]
+fn a_replay_that_no_outbox_would_take_is_a_reset() {
+    let mut rules = rules();
+    rules.limits.replay_bytes = 2_000;
+    let long = "x".repeat(900);
+    let resuming = || {
+        let mut driven = Driven::new(rules.clone(), Some("9.10"));
+        driven.consumer.handle_connect();
+        driven.said();
+        driven.member(20);
+        driven.joined(20);
+        driven
+    };
+    let both = vec![row(11, 11, Some(&long)), row(12, 12, Some(&long))];
+    assert_eq!(resuming().changes(changes(20, 20, both)), ["newest 51"]);
+    let mut driven = resuming();
+    assert_eq!(driven.changes(changes(20, 11, vec![row(11, 11, Some(&long))])).last().unwrap(), "changes after 11");
+    assert_eq!(driven.changes(changes(20, 20, vec![row(12, 12, Some(&long))])), ["newest 51"], "all pages together");
+    assert_eq!(driven.history(page(20, 1)), ["reset 9.20", "history of 1 9.20", "live 9.20"]);
+}
