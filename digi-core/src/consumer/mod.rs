@@ -18,6 +18,8 @@
 mod limiter;
 mod policy;
 mod rules;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -37,6 +39,10 @@ use crate::store::model::{
     Outcome,
 };
 use crate::token::Kind;
+
+/// How often in a row a store that lies behind the room is asked again. While restored data gets its new epoch that is a
+/// matter of milliseconds; where it lasts, the client reconnects after a pause of its own.
+const MAX_ASKED_AGAIN: u32 = 100;
 
 /// What is known of a connection at its start.
 #[derive(Clone, Debug)]
@@ -149,9 +155,10 @@ enum Step {
         ticket: Ticket,
         /// Where the client stood: messages placed above it are new to it.
         original: Seq,
-        epoch: Epoch,
         /// What the room had shown when it began to hold frames back: the replay must reach it.
-        position: Seq,
+        position: Cursor,
+        /// How much has been replayed.
+        bytes: usize,
     },
     Resetting {
         ticket: Ticket,
@@ -193,6 +200,8 @@ pub struct Consumer {
     frames: Limiter,
     refusals: Limiter,
     ignored_claims: u64,
+    /// How often in a row the store answered with less than the room has seen.
+    asked_again: u32,
 }
 
 impl Consumer {
@@ -209,6 +218,7 @@ impl Consumer {
             frames,
             refusals,
             ignored_claims: 0,
+            asked_again: 0,
         }
     }
 
@@ -301,7 +311,10 @@ impl Consumer {
         }
         let position = match answer {
             JoinAnswer::Joined(position) => position,
-            JoinAnswer::Stale => return self.enter(mode),
+            JoinAnswer::Stale => {
+                let again = self.may_ask_again();
+                return if again { self.enter(mode) } else { self.close(CloseCode::Unavailable) };
+            }
             JoinAnswer::Full => return self.close(CloseCode::Overloaded),
         };
         attachment.epoch = position.epoch;
@@ -320,7 +333,7 @@ impl Consumer {
             Mode::Fresh => self.resumed(room, position),
             Mode::Resume(cursor) if cursor == position => self.resumed(room, position),
             Mode::Resume(cursor) if cursor.epoch == position.epoch => {
-                self.load_changes(room, cursor.seq, cursor.seq, position);
+                self.load_changes(room, cursor.seq, cursor.seq, position, 0);
             }
             Mode::Resume(_) | Mode::Reset => self.load_newest(room, position),
         }
@@ -329,17 +342,18 @@ impl Consumer {
     /// The answer to [`Output::LoadChanges`].
     pub fn handle_changes(&mut self, ticket: Ticket, answer: Result<Changes, Code>) {
         let Some(attachment) = self.attachment() else { return };
-        let Step::Replaying { ticket: asked, original, epoch, position } = attachment.step else { return };
+        let Step::Replaying { ticket: asked, original, position, mut bytes } = attachment.step else { return };
         if asked != ticket {
             return;
         }
         let room = attachment.room;
         let Ok(Changes { head, floor, through, rows }) = answer else { return self.close(CloseCode::Unavailable) };
         let behind = head.last_seq.0.checked_sub(original.0);
-        if head.epoch != epoch || floor > original || behind.is_none_or(|behind| behind > LOG_WINDOW) {
+        if head.epoch != position.epoch || floor > original || behind.is_none_or(|behind| behind > LOG_WINDOW) {
             // Frames of a first page may be out already; what follows makes them void.
-            return self.load_newest(room, Cursor::new(epoch, position));
+            return self.load_newest(room, position);
         }
+        let mut frames = Vec::with_capacity(rows.len());
         for row in &rows {
             if let Change::Message(message) = &row.change {
                 let op = match &message.body {
@@ -348,13 +362,20 @@ impl Consumer {
                     Some(_) => MessageOp::Edited,
                 };
                 let frame = self.rules.encoder.change(op, row.seq, message);
-                self.outputs.push_back(Output::Send(frame));
+                bytes += frame.as_bytes().len();
+                frames.push(Output::Send(frame));
             }
         }
-        if through < position {
-            self.load_changes(room, through, original, Cursor::new(epoch, position));
+        if bytes > self.rules.limits.replay_bytes {
+            return self.load_newest(room, position);
+        }
+        self.outputs.extend(frames);
+        if through >= position.seq {
+            self.resumed(room, Cursor::new(position.epoch, through));
+        } else if head.cursor() >= position || self.may_ask_again() {
+            self.load_changes(room, through, original, position, bytes);
         } else {
-            self.resumed(room, Cursor::new(epoch, through));
+            self.close(CloseCode::Unavailable);
         }
     }
 
@@ -368,7 +389,8 @@ impl Consumer {
             let Ok(mut page) = answer else { return self.close(CloseCode::Unavailable) };
             let at = page.head.cursor();
             if at < position {
-                return self.load_newest(room, position);
+                let again = self.may_ask_again();
+                return if again { self.load_newest(room, position) } else { self.close(CloseCode::Unavailable) };
             }
             let more = take_more(&mut page, self.rules.limits.reset_history);
             self.send(self.rules.encoder.reset(at));
@@ -378,10 +400,17 @@ impl Consumer {
         }
         let Some(Pending::History { client_id, before, limit }) = self.take_pending(ticket) else { return };
         match answer {
-            Ok(page) if page.head.epoch < epoch => self.ask_history(room, client_id, before, limit),
+            Ok(page) if page.head.epoch < epoch => {
+                if self.may_ask_again() {
+                    self.ask_history(room, client_id, before, limit);
+                } else {
+                    self.refuse(&Code::StoreUnavailable.into(), client_id.as_ref());
+                }
+            }
             // A reset of this room is on its way and brings a history of its own.
             Ok(page) if page.head.epoch > epoch => {}
             Ok(mut page) => {
+                self.asked_again = 0;
                 let more = take_more(&mut page, limit);
                 self.send(self.rules.encoder.history(&page, more, client_id.as_ref()));
             }
@@ -426,12 +455,14 @@ impl Consumer {
             let room = attachment.room;
             self.outputs.push_back(Output::Leave { room });
         }
+        // Answers that are still on their way come to nothing.
+        self.pending.clear();
         self.state = State::Closed;
     }
 
     /// The transport received what is no text frame (binary, too large, not UTF-8).
     pub fn handle_unreadable(&mut self, code: Code, now: Millis) {
-        if self.is_open() && self.frames.take(now) {
+        if self.is_open() {
             self.refuse_counted(&code.into(), None, now);
         }
     }
@@ -530,6 +561,12 @@ impl Consumer {
         if self.pending.len() < self.rules.limits.in_flight { Ok(()) } else { Err(Code::Busy.into()) }
     }
 
+    /// Whether the store is asked once more, after it has answered with less than the room has seen.
+    fn may_ask_again(&mut self) -> bool {
+        self.asked_again += 1;
+        self.asked_again <= MAX_ASKED_AGAIN
+    }
+
     /// Starts on the one way into the room, whatever was under way before.
     fn enter(&mut self, mode: Mode) {
         let ticket = self.ticket();
@@ -540,16 +577,16 @@ impl Consumer {
         }
     }
 
-    fn load_changes(&mut self, room: RoomId, after: Seq, original: Seq, position: Cursor) {
+    fn load_changes(&mut self, room: RoomId, after: Seq, original: Seq, position: Cursor, bytes: usize) {
         let ticket = self.ticket();
-        self.step(Step::Replaying { ticket, original, epoch: position.epoch, position: position.seq });
+        self.step(Step::Replaying { ticket, original, position, bytes });
         self.outputs.push_back(Output::LoadChanges { ticket, room, after, limit: LOG_WINDOW });
     }
 
     fn load_newest(&mut self, room: RoomId, position: Cursor) {
         let ticket = self.ticket();
         self.step(Step::Resetting { ticket, position });
-        let limit = self.rules.limits.reset_history + 1;
+        let limit = self.rules.limits.reset_history.saturating_add(1);
         self.outputs.push_back(Output::LoadHistory { ticket, room, before: None, limit });
     }
 
@@ -565,6 +602,7 @@ impl Consumer {
     }
 
     fn go_live(&mut self, room: RoomId, at: Cursor) {
+        self.asked_again = 0;
         if let Some(attachment) = self.attachment_mut() {
             attachment.epoch = at.epoch;
             attachment.step = Step::Live;

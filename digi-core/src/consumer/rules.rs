@@ -20,6 +20,8 @@ pub struct ConsumerLimits {
     pub in_flight: usize,
     /// Messages in the history after a reset, and in a page whose `limit` the client left open.
     pub reset_history: u32,
+    /// The most that is replayed, in bytes of frames; it has to fit into the outbox. Beyond: `reset`.
+    pub replay_bytes: usize,
     /// Frames of one connection. Beyond: `rate_limited`.
     pub frames: Rate,
     /// Refused frames of one connection. Beyond: closed as abuse.
@@ -33,6 +35,7 @@ impl Default for ConsumerLimits {
             body_bytes: 16 * 1024,
             in_flight: 256,
             reset_history: 50,
+            replay_bytes: 1024 * 1024,
             frames: Rate { per_second: 50, burst: 200 },
             refusals: Rate { per_second: 2, burst: 100 },
         }
