@@ -13,14 +13,13 @@ use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use digi_core::engine::Engine;
 use digi_core::server::{JwtAuthenticator, JwtKey, Server};
-use digi_core::store::{NewRoom, Role, StoreError};
+use digi_core::store::model::{NewRoom, Role};
 use digi_core::token::{Keyring, Kind};
-use digi_core::{Millis, RoomId, UserKey};
+use digi_core::{Code, RoomId, UserKey};
 use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use jsonwebtoken::{EncodingKey, Header};
@@ -54,9 +53,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let engine = Engine::builder().keys(keyring).store(&store).layer("local:").build().await?;
     let members = PEOPLE.map(|name| (UserKey::from(name), Arc::from(name), Role::Member));
     let room = NewRoom { id: Some(ROOM), name: "Alice and Bob".into(), kind: "demo".into(), members: members.into() };
-    match engine.store().create_room(&room, Millis(now()?.as_millis().try_into()?)).await {
-        Ok(_) | Err(StoreError::RoomExists(_)) => {}
-        Err(error) => return Err(error.into()),
+    match engine.create_room(&room).await {
+        Err(error) if error.code() != Code::RoomExists => return Err(error.into()),
+        _ => {}
     }
 
     let site = Arc::new(Site { path, login_key: EncodingKey::from_secret(logins) });
@@ -135,8 +134,8 @@ impl Site {
         let Some(user) = PEOPLE.into_iter().find(|name| Some(*name) == asked) else {
             return failed(StatusCode::NOT_FOUND);
         };
-        let Ok(now) = now() else { return failed(StatusCode::INTERNAL_SERVER_ERROR) };
-        let claims = json!({ "sub": user, "name": user, "exp": now.as_secs() + LOGIN_LIFETIME });
+        let expires = jsonwebtoken::get_current_timestamp() + LOGIN_LIFETIME;
+        let claims = json!({ "sub": user, "name": user, "exp": expires });
         match jsonwebtoken::encode(&Header::default(), &claims, &self.login_key) {
             Ok(login) => {
                 (StatusCode::OK, "application/json", json!({ "path": self.path, "login": login }).to_string().into())
@@ -152,8 +151,4 @@ fn page(kind: &'static str, text: &'static str) -> (StatusCode, &'static str, By
 
 fn failed(status: StatusCode) -> (StatusCode, &'static str, Bytes) {
     (status, "text/plain", status.to_string().into())
-}
-
-fn now() -> Result<std::time::Duration, std::time::SystemTimeError> {
-    SystemTime::now().duration_since(UNIX_EPOCH)
 }

@@ -1,0 +1,233 @@
+//! All clients of one peer, on one thread.
+
+use std::time::{Duration, Instant};
+
+use mio::{Events, Interest, Poll, Token};
+
+use crate::Result;
+use crate::check::{Faults, Order, Seen};
+use crate::client::{Client, Said, Script, connect};
+use crate::digi::Doorman;
+use crate::peer::{Peer, cpu_of};
+use crate::scenario::Shape;
+
+/// Before measuring, so that everything is warm.
+const WARM_UP: Duration = Duration::from_millis(500);
+/// How long what was sent may take to arrive after the round.
+const DRAIN: Duration = Duration::from_secs(10);
+/// A poll returns at least this often, to look at the clock.
+const LOOK: Duration = Duration::from_millis(20);
+/// What one read takes at most.
+const BUFFER: usize = 256 * 1024;
+
+/// What a round measured.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Round {
+    pub(crate) elapsed: Duration,
+    /// Messages that members got.
+    pub(crate) deliveries: u64,
+    /// Used by the peer.
+    pub(crate) cpu: Duration,
+    /// Used by this process.
+    pub(crate) own_cpu: Duration,
+    /// From sending to the sender's own copy, in nanoseconds, ascending.
+    pub(crate) latencies: Vec<u32>,
+    pub(crate) faults: Faults,
+}
+
+struct Member {
+    client: Client,
+    room: usize,
+    seen: Seen,
+    /// None: it only listens.
+    sender: Option<Sender>,
+}
+
+struct Sender {
+    index: usize,
+    script: Script,
+    sent: u64,
+    /// When the last messages were sent, as many as are outstanding.
+    sent_at: Vec<Instant>,
+}
+
+impl Sender {
+    fn send(&mut self, count: u64, client: &mut Client, buffer: &mut Vec<u8>) -> Result<()> {
+        buffer.clear();
+        let now = Instant::now();
+        let outstanding = self.sent_at.len() as u64;
+        for _ in 0..count {
+            self.script.append(self.sent, buffer);
+            self.sent_at[(self.sent % outstanding) as usize] = now;
+            self.sent += 1;
+        }
+        client.write(buffer)
+    }
+}
+
+enum Phase {
+    WarmUp,
+    Measuring { since: Instant, cpu: Duration, own_cpu: Duration, deliveries: u64 },
+    Draining,
+}
+
+/// The clients of a peer, connected and in their rooms.
+pub(crate) struct Generator {
+    poll: Poll,
+    members: Vec<Member>,
+    orders: Vec<Order>,
+    /// A strange frame, to be shown.
+    strange: Option<String>,
+}
+
+impl Generator {
+    pub(crate) fn connect(peer: &Peer, shape: &Shape, outstanding: usize) -> Result<Self> {
+        let poll = Poll::new()?;
+        let doorman = Doorman::new()?;
+        let mut members = Vec::with_capacity(shape.rooms * shape.members);
+        for room in 0..shape.rooms {
+            let path = doorman.path(room)?;
+            for member in 0..shape.members {
+                let stream = connect(peer.address, &path, &doorman.jwt(room, member)?)?;
+                let mut client = Client::new(stream, room);
+                let interest = Interest::READABLE | Interest::WRITABLE;
+                poll.registry().register(&mut client.stream, Token(members.len()), interest)?;
+                let sender = (member < shape.senders).then(|| Sender {
+                    index: member,
+                    script: Script::new(room, member),
+                    sent: 0,
+                    sent_at: vec![Instant::now(); outstanding],
+                });
+                members.push(Member { client, room, seen: Seen::new(shape.senders), sender });
+            }
+        }
+        let orders = (0..shape.rooms).map(|_| Order::default()).collect();
+        Ok(Self { poll, members, orders, strange: None })
+    }
+
+    /// Every sender keeps its messages outstanding: the next goes out when the sender's own copy of one has come.
+    pub(crate) fn round(&mut self, peer: &Peer, measure: Duration) -> Result<Round> {
+        let mut events = Events::with_capacity(1024);
+        let mut buffer = vec![0; BUFFER];
+        let mut out = Vec::new();
+        let mut round = Round::default();
+        let mut deliveries = 0;
+        let mut phase = Phase::WarmUp;
+        let start = Instant::now();
+        let mut deadline = start + WARM_UP + measure + DRAIN;
+        for Member { client, sender, .. } in &mut self.members {
+            if let Some(sender) = sender {
+                sender.send(sender.sent_at.len() as u64, client, &mut out)?;
+            }
+        }
+        loop {
+            if let Err(error) = self.poll.poll(&mut events, Some(LOOK))
+                && error.kind() != std::io::ErrorKind::Interrupted
+            {
+                return Err(error.into());
+            }
+            for event in &events {
+                let Token(index) = event.token();
+                if event.is_writable() {
+                    self.members[index].client.flush()?;
+                }
+                if event.is_readable() {
+                    deliveries += self.take(index, &phase, &mut round.latencies, &mut buffer, &mut out)?;
+                }
+            }
+            let now = Instant::now();
+            match phase {
+                Phase::WarmUp if now >= start + WARM_UP => {
+                    phase = Phase::Measuring { since: now, cpu: peer.cpu()?, own_cpu: cpu_of("self")?, deliveries };
+                }
+                Phase::Measuring { since, cpu, own_cpu, deliveries: before } if now >= since + measure => {
+                    round.elapsed = now - since;
+                    round.deliveries = deliveries - before;
+                    round.cpu = peer.cpu()?.saturating_sub(cpu);
+                    round.own_cpu = cpu_of("self")?.saturating_sub(own_cpu);
+                    phase = Phase::Draining;
+                    deadline = now + DRAIN;
+                }
+                Phase::Draining if now >= deadline || self.has_all() => break,
+                Phase::WarmUp | Phase::Measuring { .. } | Phase::Draining => {}
+            }
+        }
+        round.faults = self.settle();
+        round.latencies.sort_unstable();
+        Ok(round)
+    }
+
+    /// Reads what came for a member and, unless the round is over, sends as many messages as own copies came.
+    fn take(
+        &mut self,
+        index: usize,
+        phase: &Phase,
+        latencies: &mut Vec<u32>,
+        buffer: &mut [u8],
+        out: &mut Vec<u8>,
+    ) -> Result<u64> {
+        let Member { client, room, seen, sender } = &mut self.members[index];
+        let order = &mut self.orders[*room];
+        let measuring = matches!(phase, Phase::Measuring { .. });
+        let (mut deliveries, mut own, mut pinged) = (0, 0, false);
+        let mut now = None;
+        client.read(buffer, |said| match said {
+            Said::Message(tag) => {
+                deliveries += 1;
+                seen.note(tag, order);
+                if let Some(sender) = sender
+                    && sender.index == tag.sender
+                {
+                    own += 1;
+                    if measuring {
+                        let sent_at = sender.sent_at[(tag.number % sender.sent_at.len() as u64) as usize];
+                        let took = now.get_or_insert_with(Instant::now).duration_since(sent_at);
+                        latencies.push(u32::try_from(took.as_nanos()).unwrap_or(u32::MAX));
+                    }
+                }
+            }
+            Said::Ping => pinged = true,
+            Said::Other(text) => {
+                seen.faults.strange += 1;
+                self.strange.get_or_insert_with(|| String::from_utf8_lossy(text).into_owned());
+            }
+        })?;
+        if pinged {
+            client.pong()?;
+        }
+        if own > 0
+            && !matches!(phase, Phase::Draining)
+            && let Some(sender) = sender
+        {
+            sender.send(own, client, out)?;
+        }
+        Ok(deliveries)
+    }
+
+    /// How many messages each sender of a room has sent: its first members are its senders.
+    fn sent(room: &[Member]) -> Vec<u64> {
+        room.iter().map_while(|member| Some(member.sender.as_ref()?.sent)).collect()
+    }
+
+    fn has_all(&self) -> bool {
+        self.members.chunk_by(|a, b| a.room == b.room).all(|room| {
+            let sent = Self::sent(room);
+            room.iter().all(|member| member.seen.has_all(&sent))
+        })
+    }
+
+    fn settle(&mut self) -> Faults {
+        let mut faults = Faults::default();
+        for room in self.members.chunk_by_mut(|a, b| a.room == b.room) {
+            let sent = Self::sent(room);
+            for member in room {
+                faults += member.seen.settle(&sent);
+            }
+        }
+        self.orders.iter_mut().for_each(Order::clear);
+        if let Some(text) = self.strange.take() {
+            eprintln!("a strange frame: {text}");
+        }
+        faults
+    }
+}

@@ -1,0 +1,68 @@
+//! Load runs of Digi's server, beside a bare fan-out that stores nothing: `make bench`.
+//!
+//! Each peer is a process of its own (this program again, as `serve` or `bare`); this process makes the load, with one
+//! thread and as little work per frame as it can, and checks that every member of a room gets every message once and
+//! in one order. Peers take turns in short rounds, so that what else the machine does hits both alike; what counts are
+//! the ratios. The rounds' medians are printed and, with everything that was measured, written to `load.json`.
+//!
+//! Digi does all its work: the JWT and the room's token of each connection are checked, the membership is read, and
+//! every message is committed to SQLite with `synchronous=FULL` before anybody gets it. Only the rate limits are off.
+
+mod bare;
+mod check;
+mod client;
+mod digi;
+mod generator;
+mod options;
+mod peer;
+mod report;
+mod scenario;
+
+use std::process::ExitCode;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use options::{Job, Options};
+
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => {
+            eprintln!("FAILED: messages were lost, doubled, reordered or answered otherwise; see the table.");
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            eprintln!("FAILED: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether everything arrived as it should.
+fn run() -> Result<bool> {
+    // Thousands of connections need as many descriptors, here and in the peers, which inherit this.
+    let files = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: files.maximum, ..files })?;
+    match Job::from_args(std::env::args().skip(1))? {
+        Job::Help => println!("{}", options::USAGE),
+        Job::Serve { dir, rooms, members } => on_runtime(digi::serve(&dir, rooms, members))?,
+        Job::Bare => on_runtime(bare::serve())?,
+        Job::Run(options) => return load(&options),
+    }
+    Ok(true)
+}
+
+fn on_runtime(work: impl Future<Output = Result<()>>) -> Result<()> {
+    tokio::runtime::Runtime::new()?.block_on(work)
+}
+
+fn load(options: &Options) -> Result<bool> {
+    std::fs::create_dir_all(&options.out)?;
+    let mut report = report::Report::new(options);
+    for scenario in scenario::ALL.iter().filter(|scenario| options.wants(scenario.name)) {
+        report.add(scenario::run(scenario, options)?);
+    }
+    report.finish(&options.out.join("load.json"))
+}
