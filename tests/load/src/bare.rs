@@ -39,6 +39,7 @@ pub(crate) async fn serve() -> Result<()> {
 async fn connection(stream: TcpStream, rooms: Rooms) -> Result<()> {
     stream.set_nodelay(true)?;
     let mut path = String::new();
+    #[expect(clippy::result_large_err, reason = "the callback's type is the library's")]
     let look = |request: &Request, response: Response| -> std::result::Result<Response, ErrorResponse> {
         path = request.uri().path().to_owned();
         Ok(response)

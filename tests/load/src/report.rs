@@ -85,7 +85,7 @@ impl Report {
             format!("  {:6}{:>24}{:>18}", "peer", "KiB per connection", "% of a core")
         } else {
             format!(
-                "  {:6}{:>28}{:>22}{:>22}{:>24}{:>22}",
+                "  {:6}{:>28}{:>24}{:>24}{:>24}{:>22}",
                 "peer", "deliveries/s", "p50 us", "p99 us", "CPU us per delivery", "lost/doubled/reord."
             )
         });
@@ -115,7 +115,7 @@ impl Report {
         self.faults += faults;
         let Faults { lost, doubled, reordered, strange } = faults;
         let mut line = format!(
-            "  {:6}{:>28}{:>22}{:>22}{:>24}{:>22}",
+            "  {:6}{:>28}{:>24}{:>24}{:>24}{:>22}",
             kind.name(),
             rate.show(0),
             p50.show(0),
@@ -145,7 +145,7 @@ impl Report {
                 let (rate, cpu) = (ratio(Round::rate), ratio(Round::cpu_each));
                 let (p50, p99) = (ratio(|round| round.latency(0.5)), ratio(|round| round.latency(0.99)));
                 self.lines.push(format!(
-                    "  {:6}{:>28}{:>22}{:>22}{:>24}",
+                    "  {:6}{:>28}{:>24}{:>24}{:>24}",
                     "ratio",
                     rate.show(2),
                     p50.show(2),
