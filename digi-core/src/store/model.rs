@@ -305,5 +305,6 @@ pub struct NewRoom {
 /// The head after restored data was found or announced: a new epoch above both the stored and the seen one, and
 /// numbers that continue above both, so that none is used twice. `stored` and `seen` are the highest cursors.
 pub fn raised(stored: Head, seen: Cursor, now: Millis) -> Head {
-    Head { epoch: Epoch((stored.epoch.0.max(seen.epoch.0) + 1).max(now.0)), last_seq: stored.last_seq.max(seen.seq) }
+    let epoch = stored.epoch.0.max(seen.epoch.0).saturating_add(1).max(now.0);
+    Head { epoch: Epoch(epoch), last_seq: stored.last_seq.max(seen.seq) }
 }
