@@ -141,3 +141,73 @@ impl Envelope {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Code;
+    use crate::id::{Epoch, Millis};
+    use crate::store::model::Message;
+    use crate::token::Keyring;
+
+    fn event_of(outcome: &Outcome) -> Option<Event> {
+        let encoder = Encoder::new(Keyring::new("a secret for tests, long enough!").unwrap());
+        Event::of(RoomId(1), outcome, &encoder)
+    }
+
+    fn message(op: MessageOp) -> Outcome {
+        let message = Message {
+            id: MessageId(3),
+            room: RoomId(1),
+            pos: Seq(3),
+            sender: UserKey::from("7"),
+            sender_name: "alice".into(),
+            body: (op != MessageOp::Deleted).then(|| "hi".into()),
+            client_id: ClientId::new("c1"),
+            created_at: Millis(1),
+            edited_at: None,
+            deleted_at: None,
+        };
+        Outcome::Message { op, at: Cursor::new(Epoch(9), Seq(4)), message }
+    }
+
+    #[test]
+    fn changes_have_the_types_that_stock_consumers_know() {
+        let types = [
+            (MessageOp::Added, "chat.message", r#"{"type":"add","#),
+            (MessageOp::Edited, "chat.message.edit", r#"{"type":"edit","#),
+            (MessageOp::Deleted, "chat.message.delete", r#"{"type":"delete","#),
+        ];
+        for (op, channels_type, frame) in types {
+            let event = event_of(&message(op)).unwrap();
+            assert_eq!(event.channels_type(), channels_type);
+            assert!(event.frame().unwrap().as_str().starts_with(frame));
+            assert_eq!((event.room, event.at.to_string()), (RoomId(1), "9.4".to_owned()));
+            let EventKind::Message { sender, client_id, pos, .. } = event.kind else { panic!("a message's") };
+            assert_eq!((sender.as_str(), client_id, pos), ("7", ClientId::new("c1"), Seq(3)));
+        }
+        for (op, channels_type) in [(MemberOp::Joined, "chat.member.joined"), (MemberOp::Left, "chat.member.left")] {
+            let at = Cursor::new(Epoch(9), Seq(4));
+            let event = event_of(&Outcome::Member { op, at, member: "8".into() }).unwrap();
+            assert_eq!((event.channels_type(), event.frame()), (channels_type, None));
+        }
+    }
+
+    #[test]
+    fn what_changed_nothing_is_no_event() {
+        let duplicate = Outcome::Duplicate { message: MessageId(3), pos: Seq(3) };
+        for outcome in [duplicate, Outcome::Unchanged, Outcome::Refused(Code::NotSender)] {
+            assert_eq!(event_of(&outcome), None);
+        }
+    }
+
+    #[test]
+    fn everything_has_its_group() {
+        let event = event_of(&message(MessageOp::Added)).unwrap();
+        assert_eq!(Envelope::Event(event).group().to_string(), "chat_1");
+        let frame = Frame::from_text("{}".into());
+        let typing = Signal::Room { room: RoomId(2), from: "7".into(), frame };
+        assert_eq!(Envelope::Signal(typing).group().to_string(), "chat_2");
+        assert_eq!(Envelope::Signal(Signal::Kick { user: "7".into() }).group().to_string(), "digi_nodes");
+    }
+}

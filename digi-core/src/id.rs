@@ -76,10 +76,10 @@ impl MessageId {
 }
 
 impl Seq {
-    /// The number after this one.
+    /// The number after this one; the last one stays where it is.
     #[must_use]
     pub const fn next(self) -> Self {
-        Self(self.0 + 1)
+        Self(self.0.saturating_add(1))
     }
 }
 

@@ -9,6 +9,8 @@
 //! [`Room::next_wakeup`] says when [`Room::handle_tick`] wants to be called.
 
 mod member;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -84,7 +86,7 @@ pub enum RoomOutput {
 pub enum JoinAnswer {
     /// The session is in, on hold; the room has shown everything up to the cursor.
     Joined(Cursor),
-    /// The membership was read before a removal that the room knows of: read it again.
+    /// The membership was read before a change of memberships that the room knows of: read it again.
     Stale,
     /// The room has as many sessions as it may.
     Full,
@@ -98,7 +100,10 @@ enum Repair {
         until: Millis,
         suspicion: bool,
     },
-    Reading,
+    /// With `suspicion` something may have been lost since the question.
+    Reading {
+        suspicion: bool,
+    },
 }
 
 /// A membership that was read from the store.
@@ -113,10 +118,12 @@ pub struct Room<O> {
     limits: RoomLimits,
     /// Everything up to here has been handed out; the epoch is the room's.
     shown: Cursor,
+    /// What sessions were sent up to here became void with the last reset.
+    void: Cursor,
     /// The highest number of the epoch that this node has heard of.
     highest: Seq,
-    /// The last number at which a membership may have ended, as far as this room knows.
-    last_leave: Seq,
+    /// The last number at which a membership may have changed, as far as this room knows.
+    last_membership: Seq,
     members: IndexMap<SessionId, Member<O>>,
     known: HashMap<UserKey, Known>,
     held: BTreeMap<Seq, Event>,
@@ -132,8 +139,9 @@ impl<O> Room<O> {
             id,
             limits,
             shown: head.cursor(),
+            void: Cursor::default(),
             highest: head.last_seq,
-            last_leave: head.last_seq,
+            last_membership: head.last_seq,
             members: IndexMap::new(),
             known: HashMap::new(),
             held: BTreeMap::new(),
@@ -183,7 +191,7 @@ impl<O> Room<O> {
     pub fn next_wakeup(&self) -> Option<Millis> {
         match self.repair {
             Repair::Waiting { until, .. } => Some(until),
-            Repair::Idle | Repair::Reading => None,
+            Repair::Idle | Repair::Reading { .. } => None,
         }
     }
 
@@ -226,9 +234,10 @@ impl<O> Room<O> {
 
     /// The channel layer may have lost something: compare with the log at once.
     pub fn handle_lagged(&mut self, now: Millis) {
-        if !matches!(self.repair, Repair::Reading) {
-            self.repair = Repair::Waiting { until: now, suspicion: true };
-        }
+        self.repair = match self.repair {
+            Repair::Reading { .. } => Repair::Reading { suspicion: true },
+            Repair::Idle | Repair::Waiting { .. } => Repair::Waiting { until: now, suspicion: true },
+        };
     }
 
     /// The answer to [`RoomOutput::ReadLog`]; none when the store could not be asked.
@@ -240,18 +249,21 @@ impl<O> Room<O> {
         now: Millis,
         deliver: &mut impl Deliver<O>,
     ) {
+        let suspicion = matches!(self.repair, Repair::Reading { suspicion: true }) || changes.is_none();
         self.repair = Repair::Idle;
         let before = self.shown;
+        let was_read = changes.is_some();
         if let Some(changes) = changes {
             self.take_changes(changes, seen, encoder, deliver);
         }
-        if self.shown > before {
+        let is_behind = self.highest > self.shown.seq;
+        if self.shown > before || was_read && !is_behind {
             self.retry = RETRY.0;
-            if self.highest > self.shown.seq {
-                self.repair = Repair::Waiting { until: now, suspicion: false };
+            if is_behind || suspicion {
+                self.repair = Repair::Waiting { until: now, suspicion };
             }
-        } else if self.highest > self.shown.seq {
-            self.repair = Repair::Waiting { until: now.plus(self.retry), suspicion: false };
+        } else {
+            self.repair = Repair::Waiting { until: now.plus(self.retry), suspicion };
             self.retry = (self.retry * 2).min(RETRY.1);
         }
     }
@@ -270,6 +282,10 @@ impl<O> Room<O> {
             return;
         }
         self.highest = self.highest.max(head.last_seq);
+        if seen.epoch != self.shown.epoch {
+            // `through` counts from a number of the old epoch.
+            return;
+        }
         if floor > self.shown.seq {
             // What is missing was purged: nobody can be told what it was.
             self.adopt(head);
@@ -306,13 +322,13 @@ impl<O> Room<O> {
         if let Repair::Waiting { until, .. } = self.repair
             && until <= now
         {
-            self.repair = Repair::Reading;
+            self.repair = Repair::Reading { suspicion: false };
             self.outputs.push_back(RoomOutput::ReadLog { after: self.shown.seq, seen: self.seen() });
         }
     }
 
     /// Lets a session in, on hold, or puts one that is in back on hold: frames wait until [`Room::go_live`].
-    /// `answer` is the membership as it was read.
+    /// `membership` and `head` are as they were read.
     pub fn join(
         &mut self,
         session: SessionId,
@@ -325,7 +341,7 @@ impl<O> Room<O> {
         if head.epoch > self.shown.epoch {
             self.adopt(head);
         }
-        if head.epoch < self.shown.epoch || head.last_seq < self.last_leave {
+        if head.epoch < self.shown.epoch || head.last_seq < self.last_membership {
             return JoinAnswer::Stale;
         }
         if self.members.len() >= self.limits.sessions && !self.members.contains_key(&session) {
@@ -349,7 +365,7 @@ impl<O> Room<O> {
             self.adopt(Head { epoch: at.epoch, last_seq: at.seq });
             return;
         }
-        if at.epoch < self.shown.epoch {
+        if at < self.void {
             // The room was reset meanwhile, and the session's consumer has been told so.
             return;
         }
@@ -391,8 +407,9 @@ impl<O> Room<O> {
     /// Takes over another numbering: everything that was shown, held or remembered is void.
     fn adopt(&mut self, head: Head) {
         self.shown = head.cursor();
+        self.void = self.shown;
         self.highest = head.last_seq;
-        self.last_leave = head.last_seq;
+        self.last_membership = head.last_seq;
         self.known.clear();
         self.held.clear();
         if let Repair::Waiting { .. } = self.repair {
@@ -411,8 +428,8 @@ impl<O> Room<O> {
             EventKind::Message { frame, .. } => self.fan_out(event.at.seq, &frame, deliver),
             EventKind::Member { op, member } => {
                 self.known.remove(&member);
+                self.last_membership = event.at.seq;
                 if op == MemberOp::Left {
-                    self.last_leave = event.at.seq;
                     let gone: Vec<_> = self
                         .members
                         .iter()

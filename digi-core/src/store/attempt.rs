@@ -100,7 +100,7 @@ impl Attempt {
                 self.again();
             }
             // Nothing new was done, but an earlier try may have been.
-            Err(StoreError::Unavailable(_)) if self.uncertain => self.again(),
+            Err(StoreError::Unavailable(_) | StoreError::Full(_)) if self.uncertain => self.again(),
             Err(StoreError::Rejected(_)) if size > 1 => self.next = Next::Void,
             Err(error) => self.give_up(error.code()),
         }
@@ -119,8 +119,7 @@ impl Attempt {
                     self.fresh_part();
                 }
             }
-            // It was committed after all: applying it again gives the outcomes.
-            Err(StoreError::Rejected(_)) => self.next = Next::Apply,
+            // It was committed after all, and applying it again gives the outcomes; or the store is away.
             Err(_) => self.again(),
         }
     }
@@ -158,90 +157,4 @@ impl Attempt {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::model::{Action, Authority, Command};
-    use super::*;
-    use crate::id::{Millis, RoomId, UserKey};
-
-    fn batch(ids: &mut BatchIds, bodies: &[&str]) -> Batch {
-        let command = |body: &&str| Command {
-            room: RoomId(1),
-            user: UserKey::from("1"),
-            user_name: "alice".into(),
-            authority: Authority::Member,
-            action: Action::Add { body: (*body).into(), client_id: None },
-        };
-        Batch { id: ids.next_id(), commands: bodies.iter().map(command).collect(), known: vec![], now: Millis(1) }
-    }
-
-    /// A store that rejects any batch with "bad" in it and accepts the others as unchanged.
-    fn run(bodies: &[&str]) -> (Vec<Outcome>, Vec<BatchId>) {
-        let mut ids = BatchIds::new(7);
-        let mut attempt = Attempt::new(batch(&mut ids, bodies));
-        let mut applied = Vec::new();
-        loop {
-            match attempt.step() {
-                Step::Apply(part) => {
-                    applied.push(part.id);
-                    let is_bad =
-                        |command: &Command| matches!(&command.action, Action::Add { body, .. } if &**body == "bad");
-                    let answer = if part.commands.iter().any(is_bad) {
-                        Err(StoreError::Rejected("bad".into()))
-                    } else {
-                        Ok(Applied { outcomes: vec![Outcome::Unchanged; part.commands.len()], heads: vec![] })
-                    };
-                    attempt.handle_applied(answer);
-                }
-                Step::Void(_) => attempt.handle_void(Ok(()), &mut ids),
-                Step::Pause(_) => attempt.handle_pause_over(),
-                Step::Done => return (attempt.into_outcomes(), applied),
-            }
-        }
-    }
-
-    #[test]
-    fn an_offender_is_refused_alone() {
-        let (outcomes, applied) = run(&["a", "b", "bad", "c", "d", "e", "f"]);
-        let expected: Vec<_> =
-            (0..7).map(|at| if at == 2 { Outcome::Refused(Code::StoreRejected) } else { Outcome::Unchanged }).collect();
-        assert_eq!(outcomes, expected);
-        let unique: std::collections::HashSet<_> = applied.iter().collect();
-        assert_eq!(unique.len(), applied.len(), "every part has an id of its own");
-    }
-
-    #[test]
-    fn an_unknown_commit_is_repeated_under_its_id_and_given_up_in_the_end() {
-        let mut ids = BatchIds::new(7);
-        let first = batch(&mut ids, &["a", "b"]);
-        let id = first.id;
-        let mut attempt = Attempt::new(first);
-        let mut tries = 0;
-        loop {
-            match attempt.step() {
-                Step::Apply(part) => {
-                    assert_eq!(part.id, id);
-                    tries += 1;
-                    attempt.handle_applied(Err(if tries == 1 {
-                        StoreError::Unknown("cut".into())
-                    } else {
-                        StoreError::Unavailable("away".into())
-                    }));
-                }
-                Step::Pause(_) => attempt.handle_pause_over(),
-                Step::Void(_) => unreachable!("nothing was rejected"),
-                Step::Done => break,
-            }
-        }
-        assert_eq!(tries, TRIES);
-        assert_eq!(attempt.into_outcomes(), vec![Outcome::Refused(Code::StoreUnavailable); 2]);
-    }
-
-    #[test]
-    fn what_was_certainly_not_done_is_refused_at_once() {
-        let mut ids = BatchIds::new(7);
-        let mut attempt = Attempt::new(batch(&mut ids, &["a"]));
-        attempt.handle_applied(Err(StoreError::Full("disk".into())));
-        assert!(matches!(attempt.step(), Step::Done));
-        assert_eq!(attempt.into_outcomes(), vec![Outcome::Refused(Code::StoreFull)]);
-    }
-}
+mod tests;

@@ -305,5 +305,33 @@ pub struct NewRoom {
 /// The head after restored data was found or announced: a new epoch above both the stored and the seen one, and
 /// numbers that continue above both, so that none is used twice. `stored` and `seen` are the highest cursors.
 pub fn raised(stored: Head, seen: Cursor, now: Millis) -> Head {
-    Head { epoch: Epoch((stored.epoch.0.max(seen.epoch.0) + 1).max(now.0)), last_seq: stored.last_seq.max(seen.seq) }
+    let epoch = stored.epoch.0.max(seen.epoch.0).saturating_add(1).max(now.0);
+    Head { epoch: Epoch(epoch), last_seq: stored.last_seq.max(seen.seq) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_raised_head_lies_above_everything_that_was_seen() {
+        let head = |epoch, seq| Head { epoch: Epoch(epoch), last_seq: Seq(seq) };
+        let cases = [
+            (head(5, 10), head(5, 30), 100, head(100, 30)),
+            (head(5, 30), head(5, 10), 100, head(100, 30)),
+            (head(500, 10), head(500, 30), 100, head(501, 30)),
+            (head(5, 40), head(500, 30), 100, head(501, 40)),
+        ];
+        for (stored, seen, now, expected) in cases {
+            assert_eq!(raised(stored, seen.cursor(), Millis(now)), expected);
+        }
+    }
+
+    #[test]
+    fn roles_are_stored_by_number() {
+        for role in [Role::Member, Role::Moderator] {
+            assert_eq!(Role::from_number(role.number()), role);
+        }
+        assert_eq!(Role::from_number(7), Role::Member, "an unknown one gives no rights");
+    }
 }

@@ -2,6 +2,8 @@
 
 mod entering;
 mod requests;
+#[cfg(feature = "engine")]
+mod together;
 
 use super::*;
 use crate::frame::Encoder;
