@@ -164,6 +164,19 @@ async fn who_comes_back_gets_what_was_missed_and_a_resend_makes_no_second_messag
     assert_eq!((places, &page["more"]), (vec![2, 3], &json!(true)));
 }
 
+#[tokio::test]
+async fn a_room_whose_members_left_goes_on_when_they_return() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = with_room(builder(dir.path()).build().await.unwrap()).await;
+    for round in 1..=5 {
+        let (alice, bob) = (Client::enter(&engine, "alice").await, Client::enter(&engine, "bob").await);
+        alice.send(json!({"message": "hello", "client_id": format!("a-{round}")})).await;
+        assert_eq!(alice.next().await["seq"], round);
+        assert_eq!(alice.next().await["type"], "ack");
+        assert_eq!(bob.next().await["seq"], round);
+    }
+}
+
 fn alice_message(engine: &Engine, pos: u64) -> String {
     let id = digi_core::MessageId::own(ROOM, digi_core::Seq(pos)).unwrap();
     engine.keys().seal(Kind::Message, id.get())
