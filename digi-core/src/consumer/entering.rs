@@ -29,6 +29,8 @@ pub(super) enum Step {
     Joining(Ticket, Mode),
     Replaying {
         ticket: Ticket,
+        /// What was asked for lies above.
+        after: Seq,
         /// Where the client stood: messages placed above it are new to it.
         original: Seq,
         /// What the room had shown when it began to hold frames back: the replay must reach it.
@@ -133,7 +135,7 @@ impl Consumer {
     /// The answer to [`Output::LoadChanges`].
     pub fn handle_changes(&mut self, ticket: Ticket, answer: Result<Changes, Code>) {
         let Some(attachment) = self.attachment() else { return };
-        let Step::Replaying { ticket: asked, original, position, mut bytes } = attachment.step else { return };
+        let Step::Replaying { ticket: asked, after, original, position, mut bytes } = attachment.step else { return };
         if asked != ticket {
             return;
         }
@@ -163,7 +165,7 @@ impl Consumer {
         self.outputs.extend(frames);
         if through >= position.seq {
             self.resumed(room, Cursor::new(position.epoch, through));
-        } else if head.cursor() >= position || self.may_ask_again() {
+        } else if through > after || self.may_ask_again() {
             self.load_changes(room, through, original, position, bytes);
         } else {
             self.close(CloseCode::Unavailable);
@@ -188,7 +190,7 @@ impl Consumer {
 
     fn load_changes(&mut self, room: RoomId, after: Seq, original: Seq, position: Cursor, bytes: usize) {
         let ticket = self.ticket();
-        self.step(Step::Replaying { ticket, original, position, bytes });
+        self.step(Step::Replaying { ticket, after, original, position, bytes });
         self.outputs.push_back(Output::LoadChanges { ticket, room, after, limit: LOG_WINDOW });
     }
 
