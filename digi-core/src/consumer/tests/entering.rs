@@ -294,6 +294,9 @@ fn a_store_that_stays_behind_the_room_is_not_asked_forever() {
     let (mut driven, _) = resuming("9.10", 20);
     let (times, said) = asked(&mut driven, "changes after 15", |driven| driven.changes(changes(15, 15, vec![])));
     assert!(said == closed && times > 10, "{times} {said:?}");
+    let (mut driven, _) = resuming("9.10", 20);
+    let (times, said) = asked(&mut driven, "changes after 10", |driven| driven.changes(changes(25, 10, vec![])));
+    assert!(said == closed && times > 10, "a head, but no rows: {times} {said:?}");
     let (mut driven, _) = resuming("8.10", 20);
     let (times, said) = asked(&mut driven, "newest 51", |driven| driven.history(page(19, 5)));
     assert!(said == closed && times > 10, "{times} {said:?}");

@@ -7,7 +7,11 @@ mod together;
 
 use super::*;
 use crate::frame::Encoder;
-use crate::store::model::{ChangeRow, Head, MemberOp, Message, Role};
+use crate::id::{Cursor, UserKey};
+use crate::room::JoinAnswer;
+use crate::store::model::{
+    Change, ChangeRow, Changes, Head, LOG_WINDOW, MemberAnswer, MemberOp, Message, MessageOp, Role,
+};
 use crate::token::Keyring;
 
 pub(super) const ROOM: RoomId = RoomId(1);
