@@ -48,10 +48,15 @@ class Page:
         return "mine" in (self.bubble(text).get_attribute("class") or "").split()
 
     def press(self, text: str, button: str) -> None:
-        """Presses a button that belongs to a message, as a keyboard user does: pointers see it only when near."""
+        """Presses a button that belongs to a message, as somebody does who has no mouse."""
+        self.focus(text, button).send_keys(Keys.ENTER)
+
+    def focus(self, text: str, button: str) -> WebElement:
         element = self.bubble(text).find_element(By.XPATH, f".//button[text()='{button}']")
         self.browser.execute_script("arguments[0].focus()", element)
-        element.send_keys(Keys.ENTER)
+        visible = "return getComputedStyle(arguments[0].parentElement).opacity === '1'"
+        self.wait("the button", lambda: bool(self.browser.execute_script(visible, element)))
+        return element
 
     def wait(self, what: str, condition: Callable[[], bool]) -> None:
         try:
@@ -77,15 +82,23 @@ class Page:
             path.write_bytes(base64.b64decode(picture))
         return picture
 
-    def emulate(self, *, scheme: str = "light", width: int = 720, height: int = 900, touch: bool = False) -> None:
-        features = [
-            {"name": "prefers-color-scheme", "value": scheme},
-            {"name": "hover", "value": "none" if touch else "hover"},
-            {"name": "pointer", "value": "coarse" if touch else "fine"},
-        ]
-        self.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    def resize(self, width: int, height: int, *, touch: bool = False) -> None:
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": touch}
         self.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+
+    def emulate(self, *, scheme: str = "light", width: int = 720, height: int = 900, touch: bool = False) -> None:
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        self.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+        # A headless Chromium has no mouse, and cannot be told that it has one.
+        self.browser.execute_script(
+            "for (const { media } of document.styleSheets[0].cssRules)"
+            " if (/hover: hover|^(not )?all$/.test(media?.mediaText)) media.mediaText = arguments[0]",
+            "not all" if touch else "all",
+        )
+        buttons = self.find(".mine .actions")
+        shown = "1" if touch else "0"
+        self.wait("buttons", lambda: buttons.value_of_css_property("opacity") == shown)
+        self.resize(width, height, touch=touch)
 
     def complaints(self) -> list[str]:
         """What the browser's console has against the page; that a server is away is no fault of it."""
@@ -267,6 +280,8 @@ def test_light_and_dark_wide_and_narrow(pages: tuple[Page, Page]) -> None:
                 assert page.find("#send").is_displayed()
                 page.picture(f"{name}-{scheme}-{width}")
         page.emulate(scheme="light" if name == "alice" else "dark", width=560, height=640)
+        if name == "alice":
+            page.focus("Lunch at twelve? At the harbour.", "Edit")
         side_by_side.append(page.picture(f"{name}-half"))
     frames = "".join(f"<img src='data:image/png;base64,{picture}'>" for picture in side_by_side)
     alice.browser.get("about:blank")
@@ -275,5 +290,5 @@ def test_light_and_dark_wide_and_narrow(pages: tuple[Page, Page]) -> None:
         "document.body.innerHTML = arguments[0]",
         frames,
     )
-    alice.emulate(width=2 * 560 + 48, height=640 + 32)
+    alice.resize(2 * 560 + 48, 640 + 32)
     alice.picture("two-tabs")
