@@ -4,17 +4,17 @@ import json
 import time
 import urllib.parse
 import urllib.request
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple, NoReturn
 
 import jwt
 import pytest
+from conftest import Server
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Origin, Subprotocol
-
-from conftest import Server
 
 Frame = dict[str, Any]
 # Seconds. Far beyond what anything takes, so that only what never comes fails a test.
@@ -78,10 +78,9 @@ class Client:
             self._kept.append(frame)
         return frame
 
-    def add(self, text: str, client_id: str | None = None) -> Frame:
+    def add(self, text: str) -> Frame:
         """Adds a message and waits until it is stored and shown; gives the `add`."""
-        self._questions += 1
-        client_id = client_id or f"add-{self._questions}"
+        client_id = uuid.uuid4().hex
         self.send("add", message=text, client_id=client_id)
         ack = self.expect("ack", client_id=client_id)
         return self.expect("add", message_id=ack["message_id"])

@@ -65,7 +65,9 @@ def node_client(url: str, user: str) -> Iterator[NodeClient]:
     node = shutil.which("node")
     if node is None:
         pytest.skip("no Node here")
-    with subprocess.Popen([node, SCRIPT, url, user], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [node, SCRIPT, url, user], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
         client = NodeClient(process)
         try:
             yield client

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from websockets.exceptions import ConnectionClosed
-
 from chat_client import connected, forge_login, join, live
 from conftest import Server
+from websockets.exceptions import ConnectionClosed
 
 # A server for all of these: each test looks only at what came after it began.
 
@@ -52,7 +51,8 @@ BAD = {
     "no object": Bad('["add", "x"]', "bad_json"),
     "null": Bad("null", "bad_json"),
     "a lone surrogate": Bad('{"type":"add","message":"\\ud800"}', "bad_json"),
-    "too deep": Bad('{"x":' * 5000 + "1" + "}" * 5000, "bad_json"),
+    "too deep": Bad('{"message":' * 5000 + "1" + "}" * 5000, "bad_json"),
+    "too deep where nobody looks": Bad('{"x":' * 5000 + "1" + "}" * 5000, "bad_frame"),
     "a message that is a number": Bad(frame(type="add", message=1), "bad_frame"),
     "a message that is null": Bad(frame(type="add", message=None), "bad_frame"),
     "a message that is a list": Bad(frame(type="add", message=["x"]), "bad_frame"),

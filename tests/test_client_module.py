@@ -367,4 +367,3 @@ def test_what_it_does_not_know_it_ignores(stage: Stage) -> None:
     line.say("error", code="unsupported", detail="No.")
     line.change("add", 11, 11, "eleven")
     stage[1].wait_for_texts("eleven")
-

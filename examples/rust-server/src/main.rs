@@ -1,6 +1,6 @@
 //! A chat server in one file: an embedded database, a page for two people, and Digi in between.
 //!
-//! It has no login: whoever reaches it may be alice or bob. So it listens on this machine only, unless told otherwise:
+//! It has no login: whoever reaches it may be alice or bob. So it listens on this machine only, unless told otherwise.
 //!
 //! * `DIGI_LISTEN`: the address, default `127.0.0.1:8000`
 //! * `DIGI_DATA`: the folder of the database and the secret, default `./data`
@@ -8,8 +8,7 @@
 
 use std::error::Error;
 use std::fs::{self, OpenOptions};
-use std::io::{ErrorKind, Write};
-use std::net::SocketAddr;
+use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -38,9 +37,10 @@ const POLICY: &str = "default-src 'self'; img-src data:; base-uri 'none'; form-a
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let colours = io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colours).init();
 
-    let listen: SocketAddr = std::env::var("DIGI_LISTEN").as_deref().unwrap_or("127.0.0.1:8000").parse()?;
+    let listen = std::env::var("DIGI_LISTEN").unwrap_or_else(|_| "127.0.0.1:8000".to_owned());
     let data = PathBuf::from(std::env::var_os("DIGI_DATA").unwrap_or_else(|| "data".into()));
     fs::create_dir_all(&data)?;
     let secret = secret(&data)?;
@@ -53,11 +53,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let engine = Engine::builder().keys(keyring).store(&store).layer("local:").build().await?;
     let members = PEOPLE.map(|name| (UserKey::from(name), Arc::from(name), Role::Member));
     let room = NewRoom { id: Some(ROOM), name: "Alice and Bob".into(), kind: "demo".into(), members: members.into() };
-    match engine.create_room(&room).await {
-        Err(error) if error.code() != Code::RoomExists => return Err(error.into()),
-        _ => {}
+    if let Err(error) = engine.create_room(&room).await
+        && error.code() != Code::RoomExists
+    {
+        return Err(error.into());
     }
-
     let site = Arc::new(Site { path, login_key: EncodingKey::from_secret(logins) });
     let server = Server::builder(engine.clone())
         .listen(listen)
@@ -69,10 +69,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
         })
         .start()
         .await?;
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     println!("listening on http://{}/", server.local_addr());
     println!("Open it in two tabs: be alice in one and bob in the other. Ctrl-C stops the server.");
-
-    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     tokio::select! {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
@@ -118,12 +117,8 @@ impl Site {
         };
         let mut answer = Response::new(body);
         *answer.status_mut() = status;
-        let headers = [
-            (CONTENT_TYPE, kind),
-            (CACHE_CONTROL, "no-store"),
-            (CONTENT_SECURITY_POLICY, POLICY),
-            (X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        ];
+        let cautious = [(CONTENT_SECURITY_POLICY, POLICY), (X_CONTENT_TYPE_OPTIONS, "nosniff")];
+        let headers = [(CONTENT_TYPE, kind), (CACHE_CONTROL, "no-store")].into_iter().chain(cautious);
         answer.headers_mut().extend(headers.map(|(name, value)| (name, HeaderValue::from_static(value))));
         answer
     }
