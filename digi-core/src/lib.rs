@@ -29,16 +29,16 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`server`](crate::server) | the WebSocket server (feature `server`): handshake, login, connection |
-//! | [`engine`](crate::engine) | the tokio driver: [`Engine`], [`Session`], writer, outboxes (feature `engine`) |
+//! | [`server`] | the WebSocket server (feature `server`): handshake, login, connection |
+//! | [`engine`] | the tokio driver: [`Engine`], [`Session`], writer, outboxes (feature `engine`) |
 //! | [`token`] | id encryption: what stands in URLs and frames |
 //! | [`frame`] | what browsers send and receive |
 //! | [`consumer`] | the state machine of one connection |
 //! | [`store`] | the database behind a trait: memory, SQLite (feature `sqlite`) |
 //! | [`room`] | routing and order: who is shown what, and when |
-//! | [`event`], [`layer`](crate::layer) | what nodes tell each other, and how |
+//! | [`event`], [`layer`] | what nodes tell each other, and how |
 //! | [`id`], [`error`] | the words of it all |
-//! | [`testing`](crate::testing) | suites for one's own store or layer, and the simulation (feature `testing`) |
+//! | [`testing`] | suites for one's own store or layer, and the simulation (feature `testing`) |
 //!
 //! `token`, `frame`, `event`, `consumer` and `room` are pure: no async, no clock, no randomness, no locks, no I/O. They
 //! are all there is without default features.

@@ -2,10 +2,10 @@
 //!
 //! Locks: a session's and a room's are held for pure work only, never across I/O and never one inside the other.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
@@ -30,6 +30,9 @@ use crate::store::{Store, StoreError};
 
 const ROOM_SHARDS: usize = 64;
 
+/// How long the store may take for an answer. Beyond it is taken for unavailable.
+const STORE_TIMEOUT: Duration = Duration::from_secs(10);
+
 pub(super) type LiveRoom = Room<Arc<SessionCore>>;
 
 pub(super) struct Core {
@@ -46,6 +49,8 @@ pub(super) struct Core {
     /// Asks for a comparison of all heads with the store, now.
     pub(super) compare: Arc<Notify>,
     rooms: [Mutex<HashMap<RoomId, LiveRoom>>; ROOM_SHARDS],
+    /// Rooms whose epoch is being raised.
+    raising: Mutex<HashSet<RoomId>>,
     runtime: Handle,
     closing: AtomicBool,
     store_was_away: AtomicBool,
@@ -115,6 +120,7 @@ impl Core {
             subscriptions,
             compare: Arc::default(),
             rooms: std::array::from_fn(|_| Mutex::default()),
+            raising: Mutex::default(),
             runtime,
             closing: AtomicBool::new(false),
             store_was_away: AtomicBool::new(false),
@@ -195,7 +201,7 @@ impl Core {
                 RoomOutput::ReadLog { after, seen } => {
                     let core = self.clone();
                     self.runtime.spawn(async move {
-                        let changes = core.noted(core.store.changes(id, after, LOG_WINDOW).await);
+                        let changes = core.ask(core.store.changes(id, after, LOG_WINDOW)).await;
                         let now = core.now();
                         core.at_room(id, |room, wakes| {
                             room.handle_changes(changes.ok(), seen, &core.rules.encoder, now, wakes);
@@ -203,10 +209,16 @@ impl Core {
                     });
                 }
                 RoomOutput::RaiseEpoch { seen } => {
+                    // Every session that reads finds the same; one question is enough.
+                    if !self.raising.lock().insert(id) {
+                        continue;
+                    }
                     warn!(room = %id, %seen, "the store lies behind what was seen: its data was restored; raising the epoch");
                     let core = self.clone();
                     self.runtime.spawn(async move {
-                        if let Ok(head) = core.noted(core.store.raise_epoch(id, seen, core.now()).await) {
+                        let raised = core.ask(core.store.raise_epoch(id, seen, core.now())).await;
+                        core.raising.lock().remove(&id);
+                        if let Ok(head) = raised {
                             core.observe(id, head, Cursor::default());
                         }
                     });
@@ -242,6 +254,14 @@ impl Core {
     pub(super) fn observe(self: &Arc<Self>, id: RoomId, head: Head, seen: Cursor) {
         let now = self.now();
         self.at_room(id, |room, _| room.handle_head(head, seen, now));
+    }
+
+    /// Asks the store for something that may be asked again, and does not wait for ever. (`apply` is not among those:
+    /// only the store knows whether a commit that takes long may be repeated.)
+    pub(super) async fn ask<T>(&self, question: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+        let answer = tokio::time::timeout(STORE_TIMEOUT, question).await;
+        let seconds = STORE_TIMEOUT.as_secs();
+        self.noted(answer.unwrap_or_else(|_| Err(StoreError::Unavailable(format!("no answer within {seconds} s")))))
     }
 
     /// Notes whether the store is there. When it comes back, heads are compared at once.
@@ -305,7 +325,7 @@ impl Core {
             Output::LoadChanges { ticket, room, after, limit } => {
                 let (core, session, seen) = (self.clone(), session.clone(), self.seen(room).unwrap_or_default());
                 self.runtime.spawn(async move {
-                    let answer = core.noted(core.store.changes(room, after, limit).await);
+                    let answer = core.ask(core.store.changes(room, after, limit)).await;
                     if let Ok(changes) = &answer {
                         core.observe(room, changes.head, seen);
                     }
@@ -316,7 +336,7 @@ impl Core {
             Output::LoadHistory { ticket, room, before, limit } => {
                 let (core, session, seen) = (self.clone(), session.clone(), self.seen(room).unwrap_or_default());
                 self.runtime.spawn(async move {
-                    let answer = core.noted(core.store.history(room, before, limit).await);
+                    let answer = core.ask(core.store.history(room, before, limit)).await;
                     if let Ok(page) = &answer {
                         core.observe(room, page.head, seen);
                     }
@@ -359,7 +379,7 @@ impl Core {
         }
         let (core, session, seen) = (self.clone(), session.clone(), self.seen(room).unwrap_or_default());
         self.runtime.spawn(async move {
-            let answer = core.noted(core.store.member(room, &session.user).await);
+            let answer = core.ask(core.store.member(room, &session.user)).await;
             if let Ok(member) = &answer {
                 core.observe(room, member.head, seen);
             }
@@ -397,8 +417,8 @@ impl Core {
     }
 
     /// Unloads rooms that were without sessions at this call and the last.
-    pub(super) fn unload_idle(&self, idle: &mut std::collections::HashSet<RoomId>) {
-        let mut now_idle = std::collections::HashSet::new();
+    pub(super) fn unload_idle(&self, idle: &mut HashSet<RoomId>) {
+        let mut now_idle = HashSet::new();
         for shard in &self.rooms {
             shard.lock().retain(|id, room| {
                 if room.sessions() > 0 {

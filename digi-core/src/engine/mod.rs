@@ -112,7 +112,7 @@ impl Engine {
         }
         if command.authority == Authority::Member {
             // The policy wants to know the role; the store checks the membership itself.
-            let member = core.noted(core.store.member(command.room, &command.user).await)?;
+            let member = core.ask(core.store.member(command.room, &command.user)).await?;
             let membership: Membership = member.membership.ok_or(Code::NotAMember)?;
             core.rules.ask_policy(&mut command, &membership)?;
         }

@@ -119,7 +119,7 @@ pub(super) async fn compare(core: Weak<Core>) {
         if !has_rooms && !asked {
             continue;
         }
-        let changed = match here.noted(here.store.change_marker().await) {
+        let changed = match here.ask(here.store.change_marker()).await {
             Ok(None) => false,
             Ok(found) => std::mem::replace(&mut marker, found) != found,
             Err(_) => false,
@@ -139,7 +139,7 @@ async fn compare_once(core: &std::sync::Arc<Core>) -> bool {
     for chunk in core.loaded_rooms().chunks(CHUNK) {
         let seen: HashMap<_, _> = chunk.iter().copied().collect();
         let ids: Vec<_> = chunk.iter().map(|(id, _)| *id).collect();
-        match core.noted(core.store.heads(&ids).await) {
+        match core.ask(core.store.heads(&ids)).await {
             Ok(heads) => {
                 for (room, head) in heads {
                     let before = seen.get(&room).copied().unwrap_or_default();

@@ -38,6 +38,9 @@ pub trait Store: Send + Sync + 'static {
     ///   NUL are refused with `bad_body`, a room that has used up its numbers with `room_full`;
     /// * only what is accepted takes a number and is written.
     ///
+    /// The engine waits for the answer however long it takes: a backend that can lose its answer bounds the wait itself
+    /// and says `Unknown`.
+    ///
     /// # Errors
     /// `Unavailable` and `Full`: not committed. `Unknown`: perhaps committed; repeat the same batch. `Rejected`: not
     /// committed, and the batch as it is never will be, because one of its commands cannot be stored.
