@@ -4,27 +4,31 @@
 
 use std::fmt;
 
-macro_rules! codes {
-    ($($variant:ident = $number:literal, $name:literal, $text:literal;)+) => {
-        /// Why something was refused: the `code` of an `error` frame, the number of a C result, the class of a
-        /// Python exception.
+macro_rules! table {
+    ($(#[$doc:meta])* $table:ident { $($variant:ident = $number:literal, $name:literal, $text:literal;)+ }) => {
+        $(#[$doc])*
         #[non_exhaustive]
         #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
         #[repr(u16)]
-        pub enum Code {
+        pub enum $table {
             $(#[doc = $text] $variant = $number,)+
         }
 
-        impl Code {
-            /// Every code, in order of number.
+        impl $table {
+            /// All of them, in order of number.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
 
-            /// The stable name, as frames carry it.
+            /// The stable number.
+            pub const fn number(self) -> u16 {
+                self as u16
+            }
+
+            /// The stable name: the `code` of a frame, the reason of a close.
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$variant => $name,)+ }
             }
 
-            /// What went wrong and the way out, in a sentence.
+            /// What it means, and the way out where there is one, in a sentence.
             pub const fn text(self) -> &'static str {
                 match self { $(Self::$variant => $text,)+ }
             }
@@ -32,97 +36,72 @@ macro_rules! codes {
     };
 }
 
-codes! {
-    BadJson = 100, "bad_json", "The frame is not a JSON object.";
-    BadFrame = 101, "bad_frame", "A key of the frame is missing or has the wrong type; the detail names it.";
-    UnknownType = 102, "unknown_type", "The frame's `type` is none that Digi knows.";
-    BadToken = 103, "bad_token", "A token does not open; ask the application for a new link.";
-    EmptyBody = 104, "empty_body", "A message needs at least one character that is not white space.";
-    BodyTooLong = 105, "body_too_long", "The message is longer than this server takes; shorten it.";
-    BadBody = 106, "bad_body", "A message must not contain the character U+0000.";
-    BadClientId = 107, "bad_client_id", "A `client_id` has 1 to 64 bytes and no U+0000.";
-    FrameTooLarge = 108, "frame_too_large", "The frame is larger than this server takes.";
-    NotText = 109, "not_text", "Frames are JSON text; binary frames are not understood.";
-    BadCursor = 110, "bad_cursor", "A cursor is `<epoch>.<seq>` as a frame gave it.";
-    Unsupported = 111, "unsupported", "This server does not offer that frame type.";
-    UserMismatch = 120, "user_mismatch", "The frame speaks for another user than the one who is logged in.";
-    NotAMember = 121, "not_a_member", "The user is not a member of the room.";
-    NotSender = 122, "not_sender", "Only its sender may edit a message, only its sender or a moderator delete it.";
-    NoSuchMessage = 123, "no_such_message", "The room has no such message.";
-    MessageDeleted = 124, "message_deleted", "The message has been deleted.";
-    NoSuchRoom = 125, "no_such_room", "There is no such room.";
-    NotJoined = 126, "not_joined", "This session is not in that room (or not yet, or no longer).";
-    Refused = 127, "refused", "The host's policy refuses this.";
-    RoomExists = 128, "room_exists", "There is a room with that id already.";
-    RoomFull = 129, "room_full", "The room has used up its message numbers, or holds as many sessions as it may.";
-    RateLimited = 130, "rate_limited", "Too many frames; wait a moment.";
-    Busy = 131, "busy", "Too much is waiting to be stored; try again in a moment.";
-    TooManySessions = 132, "too_many_sessions", "This user has as many sessions open as one may.";
-    StoreUnavailable = 140, "store_unavailable", "The store cannot be reached just now; try again in a moment.";
-    StoreRejected = 141, "store_rejected", "The database refuses this message; sending it again will not help.";
-    StoreFull = 142, "store_full", "The database has no room left; nothing was stored.";
-    EngineClosed = 150, "engine_closed", "The engine is closed or closing.";
-    EngineForked = 151, "engine_forked", "The engine was made before a fork; make one in this process.";
-    SessionClosed = 152, "session_closed", "The session is closed.";
-    Config = 160, "config", "A setting is missing or wrong; the detail names it.";
-    BadKey = 161, "bad_key", "A key or secret is unusable; the detail says why, never the key.";
-    BadUrl = 162, "bad_url", "A store or layer URL is wrong; the detail names the part.";
-    Schema = 163, "schema", "The database's schema is not one that this version works on.";
-    FileInUse = 164, "file_in_use", "Another copy of SQLite in this process has the database file open.";
-    Internal = 199, "internal", "A bug in Digi; please report it.";
+table! {
+    /// Why something was refused: the `code` of an `error` frame, the number of a C result, the class of a
+    /// Python exception.
+    Code {
+        BadJson = 100, "bad_json", "The frame is not a JSON object.";
+        BadFrame = 101, "bad_frame", "A key of the frame is missing or has the wrong type; the detail names it.";
+        UnknownType = 102, "unknown_type", "The frame's `type` is none that Digi knows.";
+        BadToken = 103, "bad_token", "A token does not open; ask the application for a new link.";
+        EmptyBody = 104, "empty_body", "A message needs at least one character that is not white space.";
+        BodyTooLong = 105, "body_too_long", "The message is longer than this server takes; shorten it.";
+        BadBody = 106, "bad_body", "A message must not contain the character U+0000.";
+        BadClientId = 107, "bad_client_id", "A `client_id` has 1 to 64 bytes and no U+0000.";
+        FrameTooLarge = 108, "frame_too_large", "The frame is larger than this server takes.";
+        NotText = 109, "not_text", "Frames are JSON text; binary frames are not understood.";
+        BadCursor = 110, "bad_cursor", "A cursor is `<epoch>.<seq>` as a frame gave it.";
+        Unsupported = 111, "unsupported", "This server does not offer that frame type.";
+        UserMismatch = 120, "user_mismatch", "The frame speaks for another user than the one who is logged in.";
+        NotAMember = 121, "not_a_member", "The user is not a member of the room.";
+        NotSender = 122, "not_sender", "Only its sender may edit a message, only its sender or a moderator delete it.";
+        NoSuchMessage = 123, "no_such_message", "The room has no such message.";
+        MessageDeleted = 124, "message_deleted", "The message has been deleted.";
+        NoSuchRoom = 125, "no_such_room", "There is no such room.";
+        NotJoined = 126, "not_joined", "This session is not in that room (or not yet, or no longer).";
+        Refused = 127, "refused", "The host's policy refuses this.";
+        RoomExists = 128, "room_exists", "There is a room with that id already.";
+        RoomFull = 129, "room_full", "The room has used up its message numbers, or holds as many sessions as it may.";
+        RateLimited = 130, "rate_limited", "Too many frames; wait a moment.";
+        Busy = 131, "busy", "Too much is waiting to be stored; try again in a moment.";
+        TooManySessions = 132, "too_many_sessions", "This user has as many sessions open as one may.";
+        StoreUnavailable = 140, "store_unavailable", "The store cannot be reached just now; try again in a moment.";
+        StoreRejected = 141, "store_rejected", "The database refuses this message; sending it again will not help.";
+        StoreFull = 142, "store_full", "The database has no room left; nothing was stored.";
+        EngineClosed = 150, "engine_closed", "The engine is closed or closing.";
+        EngineForked = 151, "engine_forked", "The engine was made before a fork; make one in this process.";
+        SessionClosed = 152, "session_closed", "The session is closed.";
+        Config = 160, "config", "A setting is missing or wrong; the detail names it.";
+        BadKey = 161, "bad_key", "A key or secret is unusable; the detail says why, never the key.";
+        BadUrl = 162, "bad_url", "A store or layer URL is wrong; the detail names the part.";
+        Schema = 163, "schema", "The database's schema is not one that this version works on.";
+        FileInUse = 164, "file_in_use", "Another copy of SQLite in this process has the database file open.";
+        Internal = 199, "internal", "A bug in Digi; please report it.";
+    }
 }
 
-macro_rules! close_codes {
-    ($($variant:ident = $number:literal, $name:literal, $text:literal;)+) => {
-        /// Why a connection was closed, as WebSocket close code. 4000–4499: the client may reconnect;
-        /// 4500–4999: it must not. Below 4000 the meanings are RFC 6455's and IANA's.
-        #[non_exhaustive]
-        #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-        #[repr(u16)]
-        pub enum CloseCode {
-            $(#[doc = $text] $variant = $number,)+
-        }
-
-        impl CloseCode {
-            /// Every close code, in order of number.
-            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
-
-            /// The stable name, sent as the close reason.
-            pub const fn name(self) -> &'static str {
-                match self { $(Self::$variant => $name,)+ }
-            }
-
-            /// What it means, in a sentence.
-            pub const fn text(self) -> &'static str {
-                match self { $(Self::$variant => $text,)+ }
-            }
-        }
-    };
-}
-
-close_codes! {
-    Normal = 1000, "normal", "The session was closed on request.";
-    Restart = 1012, "restart", "The server is restarting; reconnect in a moment.";
-    TooSlow = 4000, "too_slow", "The client did not read fast enough; reconnect and resume.";
-    Unavailable = 4001, "unavailable", "The store could not be asked; reconnect in a moment.";
-    PingTimeout = 4002, "ping_timeout", "The client answered no ping; reconnect and resume.";
-    Overloaded = 4003, "overloaded", "This server or room holds as many sessions as it may; reconnect in a moment.";
-    BadToken = 4500, "bad_token", "The token in the URL does not open.";
-    NotAMember = 4501, "not_a_member", "The user is not a member of the room.";
-    Removed = 4502, "removed", "The user was removed from the room.";
-    Unauthenticated = 4503, "unauthenticated", "Nobody is logged in on this connection, or no longer.";
-    Kicked = 4504, "kicked", "The host closed this user's sessions.";
-    TooManySessions = 4505, "too_many_sessions", "This user has as many sessions open as one may.";
-    Abuse = 4506, "abuse", "Too many frames were refused on this connection.";
-    ProtocolViolation = 4507, "protocol_violation", "The client broke the WebSocket protocol or its limits.";
+table! {
+    /// Why a connection was closed, as WebSocket close code. 4000–4499: the client may reconnect;
+    /// 4500–4999: it must not. Below 4000 the meanings are RFC 6455's and IANA's.
+    CloseCode {
+        Normal = 1000, "normal", "The session was closed on request.";
+        Restart = 1012, "restart", "The server is restarting; reconnect in a moment.";
+        TooSlow = 4000, "too_slow", "The client did not read fast enough; reconnect and resume.";
+        Unavailable = 4001, "unavailable", "The store could not be asked; reconnect in a moment.";
+        PingTimeout = 4002, "ping_timeout", "The client answered no ping; reconnect and resume.";
+        Overloaded = 4003, "overloaded", "This server or room holds as many sessions as it may; reconnect in a moment.";
+        BadToken = 4500, "bad_token", "The token in the URL does not open.";
+        NotAMember = 4501, "not_a_member", "The user is not a member of the room.";
+        Removed = 4502, "removed", "The user was removed from the room.";
+        Unauthenticated = 4503, "unauthenticated", "Nobody is logged in on this connection, or no longer.";
+        Kicked = 4504, "kicked", "The host closed this user's sessions.";
+        TooManySessions = 4505, "too_many_sessions", "This user has as many sessions open as one may.";
+        Abuse = 4506, "abuse", "Too many frames were refused on this connection.";
+        ProtocolViolation = 4507, "protocol_violation", "The client broke the WebSocket protocol or its limits.";
+    }
 }
 
 impl CloseCode {
-    /// The number on the wire.
-    pub const fn number(self) -> u16 {
-        self as u16
-    }
-
     /// Whether a client may reconnect after it.
     pub const fn may_reconnect(self) -> bool {
         let number = self.number();
@@ -131,11 +110,6 @@ impl CloseCode {
 }
 
 impl Code {
-    /// The stable number.
-    pub const fn number(self) -> u16 {
-        self as u16
-    }
-
     /// The code with a number or text of its own circumstances.
     pub fn with(self, detail: impl Into<String>) -> Error {
         Error { code: self, detail: detail.into() }
