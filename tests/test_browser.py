@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from chat_client import live
 from conftest import Server
-from selenium.common.exceptions import TimeoutException
+from selenium.common.exceptions import StaleElementReferenceException, TimeoutException
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -60,7 +60,9 @@ class Page:
 
     def wait(self, what: str, condition: Callable[[], bool]) -> None:
         try:
-            WebDriverWait(self.browser, TIMEOUT, 0.05).until(lambda _: condition())
+            # What was looked at may have been replaced meanwhile: look again.
+            waiting = WebDriverWait(self.browser, TIMEOUT, 0.05, [StaleElementReferenceException])
+            waiting.until(lambda _: condition())
         except TimeoutException:
             pytest.fail(f"{what}, but there is {self.find('#status').text!r} {self.texts()}")
 
@@ -95,9 +97,8 @@ class Page:
             " if (/hover: hover|^(not )?all$/.test(media?.mediaText)) media.mediaText = arguments[0]",
             "not all" if touch else "all",
         )
-        buttons = self.find(".mine .actions")
         shown = "1" if touch else "0"
-        self.wait("buttons", lambda: buttons.value_of_css_property("opacity") == shown)
+        self.wait("buttons", lambda: self.find(".mine .actions").value_of_css_property("opacity") == shown)
         self.resize(width, height, touch=touch)
 
     def complaints(self) -> list[str]:

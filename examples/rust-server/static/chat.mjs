@@ -202,7 +202,7 @@ function list() {
   const wanted = [];
   let day = "";
   let author = "";
-  const put = (key, shown, build) => wanted.push({ key, shown: JSON.stringify(shown), build: () => build(shown) });
+  const put = (key, shown, build) => wanted.push({ key, shown: fingerprint(shown), build: () => build(shown) });
   const bubble = (key, shown) => {
     if (dayOf(shown.at) !== day) {
       day = dayOf(shown.at);
@@ -239,6 +239,11 @@ function list() {
     else $("messages").insertBefore(row.element, next);
   }
   if (hadFocus && document.activeElement === document.body) $("text").focus();
+}
+
+/** Changes with what is to be seen only: an element that is replaced loses the focus. */
+function fingerprint({ id, version, at, ...seen }) {
+  return JSON.stringify([seen, at && clock(at)]);
 }
 
 /** What the user asked for and the server has not answered yet shows on the message already. */
