@@ -6,7 +6,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-
 from conftest import ROOT
 
 LINK = re.compile(r"\]\(([^)\s]+)\)")
