@@ -39,7 +39,7 @@ fn a_stalled_original_and_its_resend_on_two_nodes_make_one_message() {
 #[test]
 fn a_restore_with_one_of_three_nodes_partitioned_resets_everybody() {
     let total = run_all(Profile::RestorePartitioned, 0..seeds().div_ceil(3));
-    assert!(total.restores > 0 && total.resets > 0, "{total:?}");
+    assert!(total.noticed > 0 && total.restores > total.noticed, "{total:?}");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! What a consumer starts with, and what it says.
 
+use std::fmt;
 use std::sync::Arc;
 
 use crate::error::CloseCode;
@@ -9,7 +10,7 @@ use crate::id::{Cursor, RoomId, Seq, UserKey};
 use crate::store::model::{Command, MemberAnswer};
 
 /// What is known of a connection at its start.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Scope {
     /// The room's token, out of the URL.
     pub token: String,
@@ -23,6 +24,20 @@ pub struct Scope {
     pub origin: Option<String>,
     /// The peer's address, for the log.
     pub remote: Option<String>,
+}
+
+impl fmt::Debug for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Whoever has the whole token has the link; a log gets enough of it to tell links apart.
+        let token: String = self.token.chars().take(8).collect();
+        f.debug_struct("Scope")
+            .field("token", &format_args!("{token}…"))
+            .field("user", &self.user)
+            .field("after", &self.after)
+            .field("origin", &self.origin)
+            .field("remote", &self.remote)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Names a question, so that its answer finds back.

@@ -33,7 +33,9 @@ pub struct Report {
     pub kills: u64,
     /// Backups that were restored.
     pub restores: u64,
-    /// Epochs that were raised.
+    /// Restores of which no operator told the fleet: it had to notice.
+    pub noticed: u64,
+    /// Times that epochs were raised, by the operator or in a batch.
     pub resets: u64,
     /// Transactions whose answer was lost.
     pub unknown_commits: u64,
@@ -48,6 +50,7 @@ impl std::ops::AddAssign for Report {
         self.connections += other.connections;
         self.kills += other.kills;
         self.restores += other.restores;
+        self.noticed += other.noticed;
         self.resets += other.resets;
         self.unknown_commits += other.unknown_commits;
         self.duplicates += other.duplicates;

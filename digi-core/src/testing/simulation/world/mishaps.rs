@@ -100,17 +100,19 @@ impl World {
                 self.lost.extend(message.client_id.map(|id| id.as_str().to_owned()));
             }
         }
-        // What the fleet notices by itself: every node that serves the room has seen far more than is there.
+        // What the fleet notices by itself: every node that serves the room has seen well beyond what is there.
         let noticed = self.rooms.iter().all(|room| {
             let head = backup.heads(&[*room])[0].1;
             let up = || self.slots.iter().filter_map(|slot| slot.node.as_ref());
-            let far_behind = |node: &Node| node.highest(*room).is_some_and(|seen| seen.seq.0 > head.last_seq.0 + 20);
+            let far_behind = |node: &Node| node.highest(*room).is_some_and(|seen| seen.seq.0 > head.last_seq.0 + 5);
             up().next().is_some() && up().all(far_behind)
         });
         if !noticed || self.rng.bool() {
             // Otherwise the operator says so.
             backup.raise_all(self.now);
             self.report.resets += 1;
+        } else {
+            self.report.noticed += 1;
         }
         for room in &self.rooms {
             for message in backup.history(*room, None, u32::MAX).map(|page| page.messages).unwrap_or_default() {
