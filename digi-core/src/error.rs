@@ -1,6 +1,6 @@
-//! The one table of error codes and close codes, for Rust, C, Python, browsers and operators.
+//! The one table of error codes and close codes, for programs, browsers and operators.
 //!
-//! `docs/errors.md` shows the same table; a test compares the two. A number, once given, keeps its meaning.
+//! `docs/errors.md` shows the same table; a test compares the two. A number, once released, keeps its meaning.
 
 use std::fmt;
 
@@ -37,8 +37,7 @@ macro_rules! table {
 }
 
 table! {
-    /// Why something was refused: the `code` of an `error` frame, the number of a C result, the class of a
-    /// Python exception.
+    /// Why something was refused: the `code` of an `error` frame, and of every [`Error`].
     Code {
         BadJson = 100, "bad_json", "The frame is not a JSON object.";
         BadFrame = 101, "bad_frame", "A key of the frame is missing or has the wrong type; the detail names it.";
@@ -61,7 +60,7 @@ table! {
         NotJoined = 126, "not_joined", "This session is not in that room (or not yet, or no longer).";
         Refused = 127, "refused", "The host's policy refuses this.";
         RoomExists = 128, "room_exists", "There is a room with that id already.";
-        RoomFull = 129, "room_full", "The room has used up its message numbers, or holds as many sessions as it may.";
+        RoomFull = 129, "room_full", "The room has used up its message numbers.";
         RateLimited = 130, "rate_limited", "Too many frames; wait a moment.";
         Busy = 131, "busy", "Too much is waiting to be stored; try again in a moment.";
         TooManySessions = 132, "too_many_sessions", "This user has as many sessions open as one may.";

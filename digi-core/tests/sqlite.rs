@@ -359,7 +359,7 @@ async fn a_file_that_is_open_otherwise_is_refused() {
     for name in [&path, &hard, &soft] {
         let opened = SqliteStore::open(name, &SqliteOptions::default());
         let Err(StoreError::FileInUse(text)) = opened.map(|_| ()) else { panic!("{name:?} was opened") };
-        assert!(text.contains("another copy of SQLite") && text.contains("OrmStore"), "{text}");
+        assert!(text.contains("another copy of SQLite") && text.contains("a file of Digi's own"), "{text}");
     }
     drop(held);
     // Stores of one copy know of each other, under whatever name.

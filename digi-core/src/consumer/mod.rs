@@ -3,7 +3,7 @@
 //! A [`Consumer`] decides everything about one connection and does nothing itself. It is told what happened by its
 //! `handle_*` methods and says what is to be done through [`Consumer::poll_output`], in order. What needs an answer
 //! carries a [`Ticket`], and the answer comes back with it; meanwhile the consumer goes on. It reads no clock, asks no
-//! store and never waits, so the same code runs behind tokio, in a C program's own loop and in the simulation.
+//! store and never waits, so the same code runs behind tokio and in the simulation.
 //!
 //! ```text
 //! Connecting ──AskMember──▶ Joining ──Join──▶ Open (replay or history, then live) ──▶ Closed

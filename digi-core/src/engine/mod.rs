@@ -198,16 +198,17 @@ impl Engine {
         Ok(self.core.store.create_room(room, self.core.now()).await?)
     }
 
-    /// Closes every session of a user with 4504 `kicked`, on every node.
+    /// Closes every session of a user with 4504 `kicked`, here and on every node that the channel layer reaches. (Processes
+    /// that only share a store do not hear of it.)
     pub fn kick(&self, user: impl Into<UserKey>) {
         let signal = Signal::Kick { user: user.into() };
         self.core.signal(&signal);
         self.core.publish(vec![Envelope::Signal(signal)]);
     }
 
-    /// To be called once after a backup was restored (or a fail-over lost data) in the store: raises the epoch of every
-    /// room, so that no client takes new messages for old ones. Rooms that are loaded mostly notice by themselves;
-    /// this does not rely on it.
+    /// To be called once after every restore of a backup, and after a fail-over that lost data: raises the epoch of every
+    /// room, so that no client takes new messages for old ones, and resets the sessions of loaded rooms. Without it only
+    /// those rooms notice that are loaded where more was seen than the store now has; after a restart there are none.
     ///
     /// # Errors
     /// `store_unavailable`.

@@ -1,6 +1,6 @@
 //! The writer: commits whatever gathered while the last transaction ran, then tells everybody.
 //!
-//! Two tasks a lane, so that a batch is handed out while the next one is being committed.
+//! Two tasks, so that a batch is handed out while the next one is being committed.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};

@@ -3,9 +3,8 @@
 //! What a room costs is paid once per batch: its head is read when it is locked and written at the end. What a message
 //! costs is one insert; who may write and which client ids were used is in the room's memory ([`Recent`]).
 //!
-//! There are no `digi_batch` and `digi_post` here: an answer to `COMMIT` cannot get lost on the way as one over a network
-//! can. What failed was rolled back (SQLite's next writer writes over its part of the log), so a batch may simply come
-//! again.
+//! No batch ids are stored: an answer to `COMMIT` cannot get lost on the way as one over a network can. What failed was
+//! rolled back (SQLite's next writer writes over its part of the log), so a batch may simply come again.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

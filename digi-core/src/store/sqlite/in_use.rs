@@ -43,8 +43,8 @@ mod unix {
                 open.remove(&id);
                 return Err(StoreError::FileInUse(format!(
                     "this process already has {} open outside of Digi, with another copy of SQLite: the two would \
-                     remove each other's file locks and lose committed data. Close it there first, use a file of \
-                     Digi's own, or let Digi write through the other's connection (digi.django.OrmStore)",
+                     remove each other's file locks and lose committed data. Close it there first, or use a file of \
+                     Digi's own",
                     path.display()
                 )));
             }
