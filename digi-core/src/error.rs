@@ -63,7 +63,6 @@ table! {
         RoomFull = 129, "room_full", "The room has used up its message numbers.";
         RateLimited = 130, "rate_limited", "Too many frames; wait a moment.";
         Busy = 131, "busy", "Too much is waiting to be stored; try again in a moment.";
-        TooManySessions = 132, "too_many_sessions", "This user has as many sessions open as one may.";
         StoreUnavailable = 140, "store_unavailable", "The store cannot be reached just now; try again in a moment.";
         StoreRejected = 141, "store_rejected", "The database refuses this message; sending it again will not help.";
         StoreFull = 142, "store_full", "The database has no room left; nothing was stored.";

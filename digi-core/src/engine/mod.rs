@@ -31,8 +31,8 @@ use crate::consumer::{Consumer, Scope};
 use crate::error::{CloseCode, Code, Error};
 use crate::event::{Envelope, Signal};
 use crate::id::{ClientId, MessageId, RoomId, UserKey};
-use crate::store::Store;
 use crate::store::model::{Action, Authority, Command, Membership, NewRoom, Outcome, Role};
+use crate::store::{Store, StoreError};
 use crate::token::Keyring;
 
 /// A chat engine; clones are the same one. It runs on the tokio runtime on which it was built, and ends when the last
@@ -213,8 +213,17 @@ impl Engine {
     /// # Errors
     /// `store_unavailable`.
     pub async fn restored(&self) -> Result<(), Error> {
-        self.core.store.raise_all(self.core.now()).await?;
-        self.core.compare.notify_one();
+        let core = &self.core;
+        // Where it is known how far the lost numbers went, the new ones begin above them.
+        for (room, seen) in core.loaded_rooms() {
+            match core.ask(core.store.raise_epoch(room, seen, core.now())).await {
+                // A room younger than the backup is gone.
+                Ok(_) | Err(StoreError::NoSuchRoom(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        core.store.raise_all(core.now()).await?;
+        core.compare.notify_one();
         Ok(())
     }
 
