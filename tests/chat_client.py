@@ -11,10 +11,11 @@ from typing import Any, NamedTuple, NoReturn
 
 import jwt
 import pytest
-from conftest import Server
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Origin, Subprotocol
+
+from conftest import Server
 
 Frame = dict[str, Any]
 # Seconds. Far beyond what anything takes, so that only what never comes fails a test.

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import pytest
+
 from chat_client import TIMEOUT
 
 SCRIPT = Path(__file__).parent / "node" / "client.mjs"

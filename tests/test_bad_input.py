@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from websockets.exceptions import ConnectionClosed
+
 from chat_client import connected, forge_login, join, live
 from conftest import Server
-from websockets.exceptions import ConnectionClosed
 
 # A server for all of these: each test looks only at what came after it began.
 

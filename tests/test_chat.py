@@ -4,9 +4,10 @@ import urllib.error
 import urllib.request
 
 import pytest
+from websockets.exceptions import InvalidStatus
+
 from chat_client import Frame, connected, forge_login, join, live
 from conftest import Server
-from websockets.exceptions import InvalidStatus
 
 
 def texts(history: Frame) -> list[str | None]:

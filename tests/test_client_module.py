@@ -13,12 +13,13 @@ from contextlib import contextmanager
 from urllib.parse import parse_qs, urlparse
 
 import pytest
-from chat_client import TIMEOUT, Frame
-from node_client import NodeClient, node_client
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 from websockets.sync.server import Server, ServerConnection, serve
 from websockets.typing import Subprotocol
+
+from chat_client import TIMEOUT, Frame
+from node_client import NodeClient, node_client
 
 AT = "2026-03-01T12:00:00.000Z"
 

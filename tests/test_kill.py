@@ -9,9 +9,10 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
+from websockets.exceptions import ConnectionClosed
+
 from chat_client import TIMEOUT, Client, Frame, connected
 from conftest import Server
-from websockets.exceptions import ConnectionClosed
 
 KILLS = 20
 WRITERS = ("alice", "alice", "bob", "bob")
