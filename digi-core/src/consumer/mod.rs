@@ -213,6 +213,15 @@ impl Consumer {
         }
     }
 
+    /// The client sent a text frame, and the host takes none any more: the client is told, so that it sends the frame
+    /// again elsewhere.
+    pub fn handle_unwanted(&mut self, text: &str, code: Code) {
+        if self.is_open() {
+            let client_id = ClientFrame::parse(text).map_or_else(|bad| bad.client_id, |frame| frame.client_id);
+            self.refuse(&code.into(), client_id.as_ref());
+        }
+    }
+
     /// The client sent a text frame.
     pub fn handle_frame(&mut self, text: &str, now: Millis) {
         if !self.is_open() {

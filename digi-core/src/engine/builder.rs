@@ -163,13 +163,24 @@ impl EngineBuilder {
         let (writer, queue) = WriterHandle::new(self.limits.queued);
         let (subscriptions, wanted) = tokio::sync::mpsc::unbounded_channel();
         let limits = self.limits;
-        let parts = Parts { rules: Arc::new(rules), limits, store, layer, writer, subscriptions, runtime };
+        let (outgoing, published) = tokio::sync::mpsc::channel(tasks::OUTGOING);
+        let parts = Parts {
+            rules: Arc::new(rules),
+            limits,
+            store,
+            layer: layer.clone(),
+            writer,
+            subscriptions,
+            outgoing,
+            runtime,
+        };
         let core = Arc::new(Core::new(parts));
         let node = getrandom::u64().map_err(|error| Code::Config.with(format!("no random numbers: {error}")))?;
         let weak = || Arc::downgrade(&core);
         core.spawn(writer::run(weak(), queue, BatchIds::new(node), limits.batch.max(1)));
         core.spawn(tasks::timers(weak()));
         core.spawn(tasks::layer(weak()));
+        core.spawn(tasks::publish(layer, published));
         core.spawn(tasks::subscriptions(weak(), wanted));
         core.spawn(tasks::compare(weak()));
         Ok(Engine { core })

@@ -19,7 +19,7 @@ use super::stats::Counters;
 use super::timers::Timers;
 use super::writer::{Asker, Job, WriterHandle};
 use crate::consumer::{Output, Rules, Ticket};
-use crate::error::CloseCode;
+use crate::error::{CloseCode, Code, Error};
 use crate::event::{Envelope, Event, Signal};
 use crate::frame::Frame;
 use crate::id::{Cursor, Millis, RoomId};
@@ -46,6 +46,8 @@ pub(super) struct Core {
     pub(super) timers: Timers,
     /// Rooms whose subscription on the layer has to be looked at.
     pub(super) subscriptions: tokio::sync::mpsc::UnboundedSender<RoomId>,
+    /// What is to be published, in order.
+    outgoing: tokio::sync::mpsc::Sender<Vec<Envelope>>,
     /// Asks for a comparison of all heads with the store, now.
     pub(super) compare: Arc<Notify>,
     rooms: [Mutex<HashMap<RoomId, LiveRoom>>; ROOM_SHARDS],
@@ -64,6 +66,7 @@ pub(super) struct Parts {
     pub(super) layer: Arc<dyn ChannelLayer>,
     pub(super) writer: WriterHandle,
     pub(super) subscriptions: tokio::sync::mpsc::UnboundedSender<RoomId>,
+    pub(super) outgoing: tokio::sync::mpsc::Sender<Vec<Envelope>>,
     pub(super) runtime: Handle,
 }
 
@@ -107,7 +110,7 @@ impl Drop for Core {
 
 impl Core {
     pub(super) fn new(parts: Parts) -> Self {
-        let Parts { rules, limits, store, layer, writer, subscriptions, runtime } = parts;
+        let Parts { rules, limits, store, layer, writer, subscriptions, outgoing, runtime } = parts;
         Self {
             rules,
             store,
@@ -118,6 +121,7 @@ impl Core {
             counters: Counters::default(),
             timers: Timers::default(),
             subscriptions,
+            outgoing,
             compare: Arc::default(),
             rooms: std::array::from_fn(|_| Mutex::default()),
             raising: Mutex::default(),
@@ -134,11 +138,11 @@ impl Core {
     }
 
     pub(super) fn is_closing(&self) -> bool {
-        self.closing.load(Ordering::Acquire)
+        self.closing.load(Ordering::SeqCst)
     }
 
-    pub(super) fn start_closing(&self) -> bool {
-        !self.closing.swap(true, Ordering::AcqRel)
+    pub(super) fn start_closing(&self) {
+        self.closing.store(true, Ordering::SeqCst);
     }
 
     /// Whether this is another process than the one that made the engine: its threads do not exist here.
@@ -256,12 +260,31 @@ impl Core {
         self.at_room(id, |room, _| room.handle_head(head, seen, now));
     }
 
+    /// Runs on the engine's runtime, whatever the caller waits on, and goes on if the caller does not wait.
+    pub(super) async fn run<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T, Error> {
+        if self.is_forked() {
+            return Err(Code::EngineForked.into());
+        }
+        let ended = self.runtime.spawn(work).await;
+        ended.map_err(|error| if error.is_panic() { Code::Internal } else { Code::EngineClosed }.into())
+    }
+
     /// Asks the store for something that may be asked again, and does not wait for ever. (`apply` is not among those:
     /// only the store knows whether a commit that takes long may be repeated.)
     pub(super) async fn ask<T>(&self, question: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
-        let answer = tokio::time::timeout(STORE_TIMEOUT, question).await;
-        let seconds = STORE_TIMEOUT.as_secs();
-        self.noted(answer.unwrap_or_else(|_| Err(StoreError::Unavailable(format!("no answer within {seconds} s")))))
+        self.noted(in_time(question).await)
+    }
+
+    /// What changes whenever another process may have changed anything, where the store has such a thing.
+    pub(super) async fn change_marker(&self) -> Result<Option<u64>, StoreError> {
+        match in_time(self.store.change_marker()).await {
+            // Nobody was asked, so this does not say that the store is there.
+            Ok(None) => Ok(None),
+            answer => self.noted(answer),
+        }
     }
 
     /// Notes whether the store is there. When it comes back, heads are compared at once.
@@ -301,16 +324,13 @@ impl Core {
         }
     }
 
-    pub(super) fn publish(self: &Arc<Self>, envelopes: Vec<Envelope>) {
+    pub(super) fn publish(&self, envelopes: Vec<Envelope>) {
         if envelopes.is_empty() || self.layer.is_alone() {
             return;
         }
-        let core = self.clone();
-        self.runtime.spawn(async move {
-            if let Err(error) = core.layer.publish(&envelopes).await {
-                debug!(%error, "not published; the others read the log");
-            }
-        });
+        if self.outgoing.try_send(envelopes).is_err() {
+            debug!("the layer is too slow; the others read the log");
+        }
     }
 
     /// Does what a session's consumer wants done. Called by one task at a time for a session.
@@ -438,4 +458,10 @@ impl Core {
     pub(super) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
         self.runtime.spawn(work);
     }
+}
+
+async fn in_time<T>(question: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    let seconds = STORE_TIMEOUT.as_secs();
+    let late = |_| Err(StoreError::Unavailable(format!("no answer within {seconds} s")));
+    tokio::time::timeout(STORE_TIMEOUT, question).await.unwrap_or_else(late)
 }

@@ -77,7 +77,7 @@ impl Engine {
     /// The code with which the connection is to be closed.
     pub async fn connect(&self, scope: Scope) -> Result<Session, CloseCode> {
         let core = &self.core;
-        if core.is_closing() || core.is_forked() {
+        if core.is_forked() {
             return Err(CloseCode::Restart);
         }
         let (accept, accepted) = oneshot::channel();
@@ -87,6 +87,10 @@ impl Engine {
             core.registry.add(&user, |id| Arc::new(SessionCore::new(id, consumer, core.limits.outbox, accept)))?;
         // From here on dropping it, also by dropping this future, takes the session out again.
         let session = Session { core: core.clone(), inner };
+        // Not earlier: `close` closes the sessions that it finds registered.
+        if core.is_closing() {
+            return Err(CloseCode::Restart);
+        }
         session.inner.tell(core, Consumer::handle_connect);
         match accepted.await {
             Ok(Ok(())) => Ok(session),
@@ -112,13 +116,19 @@ impl Engine {
         }
         if command.authority == Authority::Member {
             // The policy wants to know the role; the store checks the membership itself.
-            let member = core.ask(core.store.member(command.room, &command.user)).await?;
+            let (asking, room, user) = (core.clone(), command.room, command.user.clone());
+            let member = core.run(async move { asking.ask(asking.store.member(room, &user)).await }).await??;
             let membership: Membership = member.membership.ok_or(Code::NotAMember)?;
             core.rules.ask_policy(&mut command, &membership)?;
         }
         core.writer.wait_for_space().await;
+        let taking = core.writer.hold();
+        if core.is_closing() {
+            return Err(Code::EngineClosed.into());
+        }
         let (answer, outcome) = oneshot::channel();
         core.writer.submit(Job { command, asker: Asker::Host(answer) });
+        drop(taking);
         match outcome.await {
             Ok(Outcome::Refused(code)) => Err(code.into()),
             Ok(outcome) => Ok(outcome),
@@ -193,9 +203,10 @@ impl Engine {
     /// Makes a room.
     ///
     /// # Errors
-    /// `room_exists`, `store_unavailable`.
+    /// `room_exists`, `store_unavailable`, `engine_forked`.
     pub async fn create_room(&self, room: &NewRoom) -> Result<RoomId, Error> {
-        Ok(self.core.store.create_room(room, self.core.now()).await?)
+        let (core, room) = (self.core.clone(), room.clone());
+        Ok(self.core.run(async move { core.store.create_room(&room, core.now()).await }).await??)
     }
 
     /// Closes every session of a user with 4504 `kicked`, here and on every node that the channel layer reaches. (Processes
@@ -211,19 +222,9 @@ impl Engine {
     /// those rooms notice that are loaded where more was seen than the store now has; after a restart there are none.
     ///
     /// # Errors
-    /// `store_unavailable`.
+    /// `store_unavailable`, `engine_forked`.
     pub async fn restored(&self) -> Result<(), Error> {
-        let core = &self.core;
-        // Where it is known how far the lost numbers went, the new ones begin above them.
-        for (room, seen) in core.loaded_rooms() {
-            match core.ask(core.store.raise_epoch(room, seen, core.now())).await {
-                // A room younger than the backup is gone.
-                Ok(_) | Err(StoreError::NoSuchRoom(_)) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        core.store.raise_all(core.now()).await?;
-        core.compare.notify_one();
+        self.core.run(restored(self.core.clone())).await??;
         Ok(())
     }
 
@@ -258,23 +259,39 @@ impl Engine {
     }
 
     /// Ends in good order: takes nothing new in, commits and hands out what is queued, then closes the sessions with
-    /// 1012 `restart`, spread over [`Limits::close_spread`]. A second call waits for the commits only.
+    /// 1012 `restart`, spread over [`Limits::close_spread`]. Goes on also if it is not waited for to the end.
     pub async fn close(&self) {
-        let first = self.core.start_closing();
-        self.core.writer.wait_until_done().await;
-        if !first {
-            return;
+        self.core.start_closing();
+        // Where the runtime is gone, or this is another process, nothing is left that could be closed.
+        let _ = self.core.run(drain(self.core.clone())).await;
+    }
+}
+
+async fn restored(core: Arc<Core>) -> Result<(), StoreError> {
+    // Where it is known how far the lost numbers went, the new ones begin above them.
+    for (room, seen) in core.loaded_rooms() {
+        match core.ask(core.store.raise_epoch(room, seen, core.now())).await {
+            // A room younger than the backup is gone.
+            Ok(_) | Err(StoreError::NoSuchRoom(_)) => {}
+            Err(error) => return Err(error),
         }
-        let sessions = self.core.registry.all();
-        // Few sessions need no spreading: at most one per millisecond.
-        let spread = self.core.limits.close_spread.min(sessions.len() as u64);
-        let per_step = sessions.len().div_ceil(spread.max(1) as usize).max(1);
-        for step in sessions.chunks(per_step) {
-            for session in step {
-                session.tell(&self.core, |consumer| consumer.handle_closed(CloseCode::Restart));
-            }
-            tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    core.store.raise_all(core.now()).await?;
+    core.compare.notify_one();
+    Ok(())
+}
+
+async fn drain(core: Arc<Core>) {
+    core.writer.wait_until_done().await;
+    let sessions = core.registry.all();
+    // Few sessions need no spreading: at most one per millisecond.
+    let spread = core.limits.close_spread.min(sessions.len() as u64);
+    let per_step = sessions.len().div_ceil(spread.max(1) as usize).max(1);
+    for step in sessions.chunks(per_step) {
+        for session in step {
+            session.tell(&core, |consumer| consumer.handle_closed(CloseCode::Restart));
         }
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
 

@@ -82,7 +82,8 @@ impl SessionCore {
         self.state.lock().consumer.ignored_claims()
     }
 
-    /// Puts a frame of this session's own into its outbox; false when it is too slow.
+    /// Puts a frame of this session's own into its outbox; false when it is too slow. Then the outbox is closed at once:
+    /// a `resumed` behind a missing frame would move the client's cursor past it.
     pub(super) fn send(&self, frame: Frame) -> bool {
         match self.outbox.push(frame) {
             Push::First => {
@@ -90,7 +91,10 @@ impl SessionCore {
                 true
             }
             Push::Queued | Push::Closed => true,
-            Push::Full => false,
+            Push::Full => {
+                self.outbox.close(CloseCode::TooSlow);
+                false
+            }
         }
     }
 }
@@ -100,10 +104,16 @@ impl Session {
     /// with the frame, the client is told; an error here is only that nothing can be received any more.
     ///
     /// # Errors
-    /// `session_closed`, `engine_closed`.
+    /// `session_closed`, `engine_closed`, `engine_forked`.
     pub async fn receive(&self, text: &str) -> Result<(), Error> {
         self.core.writer.wait_for_space().await;
-        self.check_open()?;
+        let _taking = self.core.writer.hold();
+        if let Err(error) = self.check_open() {
+            if error.code() == Code::EngineClosed {
+                self.inner.tell(&self.core, |consumer| consumer.handle_unwanted(text, Code::EngineClosed));
+            }
+            return Err(error);
+        }
         let now = self.core.now();
         self.inner.tell(&self.core, |consumer| consumer.handle_frame(text, now));
         Ok(())
@@ -163,6 +173,9 @@ impl Session {
         if self.core.is_closing() {
             return Err(Code::EngineClosed.into());
         }
+        if self.core.is_forked() {
+            return Err(Code::EngineForked.into());
+        }
         match self.closed() {
             Some(_) => Err(Code::SessionClosed.into()),
             None => Ok(()),
@@ -179,5 +192,34 @@ impl Drop for Session {
 impl std::fmt::Debug for Session {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Session").field("id", &self.id()).field("closed", &self.closed()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::consumer::Rules;
+    use crate::frame::Encoder;
+    use crate::token::Keyring;
+
+    #[test]
+    fn nothing_gets_through_behind_a_frame_that_found_no_space() {
+        let rules = Rules::new(Encoder::new(Keyring::new([9; 32]).unwrap()));
+        let scope = Scope {
+            token: String::new(),
+            user: "bob".into(),
+            user_name: "bob".into(),
+            after: None,
+            origin: None,
+            remote: None,
+        };
+        let (accepted, _) = oneshot::channel();
+        let limits = OutboxLimits { frames: 10, bytes: 8 };
+        let session = SessionCore::new(SessionId(1), Consumer::new(Arc::new(rules), scope), limits, accepted);
+        assert!(session.send(Frame::from_text("first".into())));
+        assert!(!session.send(Frame::from_text("too long".into())));
+        assert!(session.send(Frame::from_text("x".into())));
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        assert_eq!(session.outbox.poll_next(&mut cx), Poll::Ready(Err(CloseCode::TooSlow)));
     }
 }

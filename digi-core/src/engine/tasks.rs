@@ -1,7 +1,7 @@
 //! What an engine does in the background: timers, the layer's news, comparing with the store, unloading.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -11,7 +11,8 @@ use super::core::{Core, Wakes};
 use super::stats::add;
 use crate::event::{Envelope, Group};
 use crate::id::RoomId;
-use crate::layer::Incoming;
+use crate::layer::{ChannelLayer, Incoming};
+use crate::store::StoreError;
 
 /// Between two comparisons of all heads with the store: the least, doubled while nothing is found, and the most.
 const COMPARE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
@@ -21,6 +22,9 @@ const MARKER: Duration = Duration::from_millis(100);
 
 /// How many heads are asked for at once.
 const CHUNK: usize = 500;
+
+/// How many batches wait to be published. What comes beyond is not, and the other nodes find it in the log.
+pub(super) const OUTGOING: usize = 256;
 
 /// How long a room without sessions stays loaded, at least.
 const IDLE: Duration = Duration::from_secs(10);
@@ -76,6 +80,16 @@ pub(super) async fn layer(core: Weak<Core>) {
     }
 }
 
+/// Publishes one batch after the other: what goes out side by side arrives in disorder, and the others would wait for
+/// what seems to be missing.
+pub(super) async fn publish(layer: Arc<dyn ChannelLayer>, mut batches: mpsc::Receiver<Vec<Envelope>>) {
+    while let Some(envelopes) = batches.recv().await {
+        if let Err(error) = layer.publish(&envelopes).await {
+            debug!(%error, "not published; the others read the log");
+        }
+    }
+}
+
 /// Keeps the layer's subscriptions equal to the loaded rooms.
 pub(super) async fn subscriptions(core: Weak<Core>, mut rooms: mpsc::UnboundedReceiver<RoomId>) {
     while let Some(room) = rooms.recv().await {
@@ -83,10 +97,10 @@ pub(super) async fn subscriptions(core: Weak<Core>, mut rooms: mpsc::UnboundedRe
         let group = Group::Room(room);
         let result = if core.is_loaded(room) {
             let result = core.layer.subscribe(group).await;
-            if !core.layer.is_alone() {
-                let now = core.now();
-                core.at_room(room, |room, _| room.handle_lagged(now));
-            }
+            // Also when there is no other node: what was committed here between the reading of the head and the
+            // loading of the room was told to nobody.
+            let now = core.now();
+            core.at_room(room, |room, _| room.handle_lagged(now));
             result
         } else {
             core.layer.unsubscribe(group).await
@@ -119,7 +133,7 @@ pub(super) async fn compare(core: Weak<Core>) {
         if !has_rooms && !asked {
             continue;
         }
-        let changed = match here.ask(here.store.change_marker()).await {
+        let changed = match here.change_marker().await {
             Ok(None) => false,
             Ok(found) => std::mem::replace(&mut marker, found) != found,
             Err(_) => false,
@@ -128,30 +142,30 @@ pub(super) async fn compare(core: Weak<Core>) {
             continue;
         }
         since_compare = tokio::time::Instant::now();
-        let found = compare_once(&here).await;
-        pause = if found { COMPARE.0 } else { (pause * 2).min(COMPARE.1) };
+        match compare_once(&here).await {
+            Ok(found) => pause = if found { COMPARE.0 } else { (pause * 2).min(COMPARE.1) },
+            Err(error) => {
+                warn!(%error, "heads could not be compared");
+                pause = COMPARE.0;
+                drop(here);
+                // Whatever asks for comparisons meanwhile: a store in trouble is not asked without a pause.
+                tokio::time::sleep(COMPARE.0).await;
+            }
+        }
     }
 }
 
 /// Whether anything was found that this node had not heard of.
-async fn compare_once(core: &std::sync::Arc<Core>) -> bool {
+async fn compare_once(core: &Arc<Core>) -> Result<bool, StoreError> {
     let mut found = false;
     for chunk in core.loaded_rooms().chunks(CHUNK) {
         let seen: HashMap<_, _> = chunk.iter().copied().collect();
         let ids: Vec<_> = chunk.iter().map(|(id, _)| *id).collect();
-        match core.ask(core.store.heads(&ids)).await {
-            Ok(heads) => {
-                for (room, head) in heads {
-                    let before = seen.get(&room).copied().unwrap_or_default();
-                    found |= head.cursor() != before;
-                    core.observe(room, head, before);
-                }
-            }
-            Err(error) => {
-                warn!(%error, "heads could not be compared");
-                return true;
-            }
+        for (room, head) in core.ask(core.store.heads(&ids)).await? {
+            let before = seen.get(&room).copied().unwrap_or_default();
+            found |= head.cursor() != before;
+            core.observe(room, head, before);
         }
     }
-    found
+    Ok(found)
 }

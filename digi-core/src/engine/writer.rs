@@ -13,10 +13,17 @@ use super::session::SessionCore;
 use super::stats::add;
 use crate::consumer::Ticket;
 use crate::error::Code;
-use crate::event::{Envelope, Event};
+use crate::event::{Envelope, Event, EventKind};
 use crate::id::RoomId;
 use crate::store::attempt::{Attempt, BatchIds, Step};
 use crate::store::model::{Batch, Command, Outcome};
+
+/// A batch's frames for one room are handed out in parts of that fraction of an outbox, so that who reads as fast as
+/// it is given frames is never too slow, however much a batch brings.
+const PARTS: usize = 4;
+
+/// So many deliveries, and other tasks get their turn.
+const TURN: u64 = 10_000;
 
 /// Who waits for a command's outcome.
 pub(super) enum Asker {
@@ -42,6 +49,15 @@ pub(super) struct WriterHandle {
     finished: Notify,
 }
 
+/// See [`WriterHandle::hold`].
+pub(super) struct Hold<'a>(&'a WriterHandle);
+
+impl Drop for Hold<'_> {
+    fn drop(&mut self) {
+        self.0.done(1);
+    }
+}
+
 /// The other end.
 pub(super) struct WriterQueue(mpsc::UnboundedReceiver<Job>);
 
@@ -51,7 +67,7 @@ impl WriterHandle {
         let handle = Self {
             queue,
             waiting: AtomicUsize::new(0),
-            most,
+            most: most.max(1),
             space: Notify::new(),
             unfinished: AtomicUsize::new(0),
             finished: Notify::new(),
@@ -73,9 +89,16 @@ impl WriterHandle {
         }
     }
 
+    /// Announces what is about to be submitted. Whoever holds this and then finds the engine not closing is waited
+    /// for: closing is announced first and looks for what is unfinished afterwards.
+    pub(super) fn hold(&self) -> Hold<'_> {
+        self.unfinished.fetch_add(1, Ordering::SeqCst);
+        Hold(self)
+    }
+
     pub(super) fn submit(&self, job: Job) {
         self.waiting.fetch_add(1, Ordering::Relaxed);
-        self.unfinished.fetch_add(1, Ordering::AcqRel);
+        self.unfinished.fetch_add(1, Ordering::SeqCst);
         // The queue ends with the engine, and then nobody can submit.
         let _ = self.queue.send(job);
     }
@@ -88,7 +111,7 @@ impl WriterHandle {
     }
 
     fn done(&self, jobs: usize) {
-        if self.unfinished.fetch_sub(jobs, Ordering::AcqRel) == jobs {
+        if self.unfinished.fetch_sub(jobs, Ordering::SeqCst) == jobs {
             self.finished.notify_waiters();
         }
     }
@@ -97,7 +120,7 @@ impl WriterHandle {
     pub(super) async fn wait_until_done(&self) {
         loop {
             let finished = self.finished.notified();
-            if self.unfinished.load(Ordering::Acquire) == 0 {
+            if self.unfinished.load(Ordering::SeqCst) == 0 {
                 return;
             }
             finished.await;
@@ -171,13 +194,13 @@ async fn hand_out(core: Weak<Core>, mut batches: mpsc::Receiver<Done>) {
     while let Some(done) = batches.recv().await {
         let Some(core) = core.upgrade() else { return };
         let jobs = done.askers.len();
-        tell(&core, done);
+        tell(&core, done).await;
         core.writer.done(jobs);
     }
 }
 
 /// Tells the rooms, the other nodes and the senders what a batch changed.
-fn tell(core: &Arc<Core>, Done { askers, outcomes }: Done) {
+async fn tell(core: &Arc<Core>, Done { askers, outcomes }: Done) {
     let mut events: Vec<Event> = askers
         .iter()
         .zip(&outcomes)
@@ -190,14 +213,29 @@ fn tell(core: &Arc<Core>, Done { askers, outcomes }: Done) {
     let envelopes = if alone { Vec::new() } else { events.iter().cloned().map(Envelope::Event).collect() };
     let mut wakes = Wakes::default();
     let now = core.now();
+    let most = core.limits.outbox;
+    let mut turn = 0;
     let mut events = events.into_iter().peekable();
     while let Some(room) = events.peek().map(|event| event.room) {
-        let of_room: Vec<_> = std::iter::from_fn(|| events.next_if(|event| event.room == room)).collect();
+        let (mut frames, mut bytes) = (0, 0);
+        let part: Vec<_> = std::iter::from_fn(|| {
+            let fits = frames == 0 || (frames < most.frames / PARTS && bytes < most.bytes / PARTS);
+            let event = events.next_if(|event| event.room == room && fits)?;
+            frames += 1;
+            bytes += frame_bytes(&event);
+            Some(event)
+        })
+        .collect();
         core.with_room(room, &mut wakes, |room, wakes| {
-            for event in of_room {
+            for event in part {
                 room.handle_event(event, now, wakes);
             }
         });
+        if wakes.delivered - turn > TURN || events.peek().is_some_and(|event| event.room == room) {
+            turn = wakes.delivered;
+            wakes.wake();
+            tokio::task::yield_now().await;
+        }
     }
     core.publish(envelopes);
     for ((asker, _), outcome) in askers.into_iter().zip(outcomes) {
@@ -214,4 +252,11 @@ fn tell(core: &Arc<Core>, Done { askers, outcomes }: Done) {
     }
     wakes.wake();
     core.counters.delivered(wakes.delivered);
+}
+
+fn frame_bytes(event: &Event) -> usize {
+    match &event.kind {
+        EventKind::Message { frame, .. } => frame.as_bytes().len(),
+        EventKind::Member { .. } => 0,
+    }
 }

@@ -157,8 +157,9 @@ impl Connection {
         loop {
             match poll_fn(|cx| self.poll_message(cx)).await {
                 Some(Ok(Message::Text(text))) => {
-                    if self.session.receive(&text).await.is_err() {
-                        // Only a closed session takes nothing; the writing half learns its code.
+                    // While the engine closes, the client is told of each frame that it is not taken. A closed session
+                    // takes nothing; the writing half learns its code.
+                    if self.session.receive(&text).await.is_err() && self.session.closed().is_some() {
                         return pending().await;
                     }
                 }

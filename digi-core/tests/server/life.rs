@@ -54,6 +54,38 @@ async fn a_client_may_leave_in_its_own_words() {
     assert!(soon(ana.0.next()).await.is_none());
 }
 
+/// Ben reads nothing any more, and more comes than sockets and outbox hold.
+#[tokio::test]
+async fn who_stops_reading_is_cut_off_and_the_others_notice_nothing() {
+    let limits = ServerLimits { write_timeout: Duration::from_millis(500), ..ServerLimits::default() };
+    let chat = Chat::limited(limits).await;
+    let (mut ana, mut ben) = (chat.enter("1").await, chat.enter("2").await);
+    // Each such character takes six in JSON.
+    let body = "\u{1}".repeat(16 * 1024);
+    for seq in 1..=150 {
+        ana.send(&json!({ "message": body })).await;
+        assert_eq!(ana.json().await["seq"], seq);
+    }
+    let mut seen = 0;
+    let code = loop {
+        match soon(ben.0.next()).await {
+            Some(Ok(Message::Text(text))) => {
+                seen += 1;
+                let frame: serde_json::Value = serde_json::from_str(&text).unwrap();
+                assert_eq!(frame["seq"], seen, "nothing is left out before the end");
+            }
+            Some(Ok(Message::Close(frame))) => break frame.map(|frame| u16::from(frame.code)),
+            Some(Ok(_)) => {}
+            Some(Err(_)) | None => break None,
+        }
+    };
+    assert!(seen < 150, "{seen}");
+    // Too slow; or not even that could be said.
+    assert!(matches!(code, Some(4000) | None), "{code:?}");
+    ana.send(&json!({ "message": "still here" })).await;
+    assert_eq!(ana.json().await["message"], "still here");
+}
+
 #[derive(Clone, Default)]
 struct Lines(Arc<Mutex<Vec<u8>>>);
 

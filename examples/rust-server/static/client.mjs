@@ -6,7 +6,7 @@ const LONGEST_PAUSE = 30_000;
 const ANSWER_TIMEOUT = 15_000;
 const PAGE_SIZE = 50;
 /** Errors that pass: wait and send again. */
-const PASSING = new Set(["busy", "rate_limited", "store_unavailable"]);
+const PASSING = new Set(["busy", "engine_closed", "rate_limited", "store_unavailable"]);
 
 export class ChatClient {
   /** "connecting" (the first time), "online", "offline" (it will try again) or "closed" (it will not). */
