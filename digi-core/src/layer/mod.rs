@@ -38,7 +38,8 @@ pub trait ChannelLayer: Send + Sync + 'static {
     /// The layer cannot be reached. Nothing has to be repeated: the others read the log.
     async fn publish(&self, envelopes: &[Envelope]) -> Result<(), LayerError>;
 
-    /// What comes in next; none when the layer has been closed. Called by one task only.
+    /// What comes in next; none when the layer has been closed. Called by one task only, which may drop the future while
+    /// it waits: that must lose nothing.
     async fn next(&self) -> Option<Incoming>;
 
     /// Whether there can be no other node, so that publishing is pointless.
