@@ -188,9 +188,12 @@ async fn under_load_everybody_sees_everything_once_in_one_order() {
     let engine = with_room(builder(dir.path()).build().await.unwrap()).await;
     let (senders, each) = (8, 60);
     let mut tasks = tokio::task::JoinSet::new();
+    // All before the first message: whoever comes later is not shown what was before.
+    let mut clients = Vec::new();
     for sender in 0..senders {
-        let user = if sender % 2 == 0 { "alice" } else { "bob" };
-        let client = Client::enter(&engine, user).await;
+        clients.push(Client::enter(&engine, if sender % 2 == 0 { "alice" } else { "bob" }).await);
+    }
+    for (sender, client) in clients.into_iter().enumerate() {
         tasks.spawn(async move {
             let (mut seen, mut acked) = (Vec::new(), 0);
             for number in 0..each {
