@@ -34,6 +34,7 @@ enum Fault {
     LostBefore,
     /// It is done, and nobody knows.
     LostAfter,
+    Panic,
 }
 
 /// A memory store behind gates.
@@ -100,6 +101,7 @@ impl Store for Gated {
                 self.inner.apply(batch).await?;
                 Err(lost())
             }
+            Some(Fault::Panic) => panic!("a host's store may have bugs"),
         }
     }
 
@@ -261,7 +263,8 @@ async fn a_failing_store_is_the_senders_news_and_chat_goes_on_afterwards() {
     store.away.store(false, Ordering::SeqCst);
 
     // The client sends it again, and one answer after the other gets lost.
-    *store.faults.lock() = vec![Fault::LostBefore, Fault::Unavailable, Fault::LostAfter, Fault::LostBefore];
+    *store.faults.lock() =
+        vec![Fault::LostBefore, Fault::Unavailable, Fault::LostAfter, Fault::Panic, Fault::LostBefore];
     send(&alice, json!({"message": "kept", "client_id": "a-1", "resend": true})).await;
     for client in [&alice, &bob] {
         let seen = next(client).await;

@@ -2,10 +2,12 @@
 //!
 //! Two tasks, so that a batch is handed out while the next one is being committed.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::core::{Core, Wakes};
@@ -15,6 +17,7 @@ use crate::consumer::Ticket;
 use crate::error::Code;
 use crate::event::{Envelope, Event, EventKind};
 use crate::id::RoomId;
+use crate::store::StoreError;
 use crate::store::attempt::{Attempt, BatchIds, Step};
 use crate::store::model::{Batch, Command, Outcome};
 
@@ -170,8 +173,10 @@ async fn commit(core: &Arc<Core>, jobs: &mut Vec<Job>, ids: &mut BatchIds) -> Do
         match attempt.step() {
             Step::Apply(batch) => {
                 add(&core.counters.batches, 1);
-                let answer = core.noted(core.store.apply(batch).await);
-                attempt.handle_applied(answer);
+                // A host's store that panics must not take the writer with it, and what it did nobody knows.
+                let answer = AssertUnwindSafe(core.store.apply(batch)).catch_unwind().await;
+                let answer = answer.unwrap_or_else(|_| Err(StoreError::Unknown("the store panicked".into())));
+                attempt.handle_applied(core.noted(answer));
             }
             Step::Void(id) => {
                 let answer = core.noted(core.store.void(id).await);
