@@ -31,6 +31,8 @@ use crate::frame::Frame;
 
 /// Up to so many frames keep their list between two writes: the idle should own little.
 const KEPT_FRAMES: usize = 4;
+/// So many frames taken by the socket are a step forward.
+const STEP: usize = 32;
 /// How much of what a cut-off client still sends is read, so that it gets to see why.
 const LINGER_BYTES: u64 = 8 * 1024 * 1024;
 
@@ -225,10 +227,16 @@ impl Connection {
                 },
             }
             let mut messages = frames.drain(..).map(text).chain(ping);
-            let sent = timeout(limits.write_timeout, poll_fn(|cx| self.poll_send(cx, &mut messages))).await;
+            // The time counts from the last step: who takes a long backlog slowly is not stuck.
+            let sent = loop {
+                match timeout(limits.write_timeout, poll_fn(|cx| self.poll_send(cx, &mut messages))).await {
+                    Ok(Ok(false)) => {}
+                    last => break last,
+                }
+            };
             drop(messages);
             match sent {
-                Ok(Ok(())) => {}
+                Ok(Ok(_)) => {}
                 Ok(Err(_)) => return Ended::Left(None),
                 Err(_) => return Ended::Stuck,
             }
@@ -238,20 +246,21 @@ impl Connection {
         }
     }
 
-    /// Buffers all messages, then writes them out together.
+    /// Buffers messages, and writes them out together when all are through: true then, false after a step.
     fn poll_send(
         &self,
         cx: &mut Context<'_>,
         messages: &mut impl Iterator<Item = Message>,
-    ) -> Poll<Result<(), WsError>> {
+    ) -> Poll<Result<bool, WsError>> {
         let mut wire = self.wire.lock();
-        loop {
+        for _ in 0..STEP {
             ready!(wire.socket.poll_ready_unpin(cx))?;
             match messages.next() {
                 Some(message) => wire.socket.start_send_unpin(message)?,
-                None => return wire.socket.poll_flush_unpin(cx),
+                None => return wire.socket.poll_flush_unpin(cx).map_ok(|()| true),
             }
         }
+        Poll::Ready(Ok(false))
     }
 }
 
