@@ -6,7 +6,13 @@ use digi_core::store::model::Action;
 use digi_core::store::sqlite::{SqliteOptions, SqliteStore};
 use digi_core::testing::store_suite::Subject;
 
-digi_core::store_suite!(memory, || async { Subject::new(MemoryStore::new()).remembers_batches() });
+// It cannot be reopened, filled up or offended: those tests do not apply to it.
+digi_core::store_suite!(memory, || async {
+    let store = MemoryStore::new();
+    let second = store.another_handle();
+    let another = move || std::future::ready(second.another_handle());
+    Subject::new(store).second_handle(another).remembers_batches()
+});
 
 digi_core::store_suite!(sqlite, || async {
     let dir = tempfile::tempdir().unwrap();

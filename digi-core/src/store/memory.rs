@@ -3,6 +3,7 @@
 //! [`MemoryState`] is the whole of it, without locks or async; [`MemoryStore`] is a [`Store`] around one.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -345,13 +346,19 @@ impl StoredRoom {
 /// A [`Store`] around a [`MemoryState`]: fast, complete, and empty after a restart.
 #[derive(Debug, Default)]
 pub struct MemoryStore {
-    state: Mutex<MemoryState>,
+    state: Arc<Mutex<MemoryState>>,
 }
 
 impl MemoryStore {
     /// An empty store.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Another handle on the same data, as a second node of one process would have it.
+    #[must_use]
+    pub fn another_handle(&self) -> Self {
+        Self { state: self.state.clone() }
     }
 }
 

@@ -12,7 +12,7 @@ use crate::store::{Store, StoreError};
 /// remembers is what was committed.
 pub async fn an_offender_stops_its_batch_and_no_other(subject: Subject) {
     let Some(offender) = subject.offender.clone() else {
-        eprintln!("skipped: this store's factory names no offender");
+        eprintln!("does not apply: this store's factory names no offender");
         return;
     };
     let store = &*subject.store;
@@ -51,7 +51,7 @@ async fn rows_of(store: &dyn Store, room: crate::id::RoomId) -> crate::store::mo
 /// Nothing of the batch that did not fit is there, and everything before is.
 pub async fn a_full_store_says_so_and_stays_readable(subject: Subject) {
     if !subject.bounded {
-        eprintln!("skipped: this store's factory sets no bound to fill");
+        eprintln!("does not apply: this store's factory sets no bound to fill");
         return;
     }
     let store = &*subject.store;
@@ -97,7 +97,7 @@ pub async fn everything_is_there_after_reopening(mut subject: Subject) {
 /// A repeat gives the outcomes of the first time.
 pub async fn a_remembered_batch_is_not_done_twice(subject: Subject) {
     if !subject.remembers {
-        eprintln!("skipped: this store's factory says that it remembers no batches");
+        eprintln!("does not apply: this store's factory says that it remembers no batches");
         return;
     }
     let store = &*subject.store;
@@ -113,7 +113,7 @@ pub async fn a_remembered_batch_is_not_done_twice(subject: Subject) {
 /// Once it was made void.
 pub async fn a_void_batch_is_never_done(subject: Subject) {
     if !subject.remembers {
-        eprintln!("skipped: this store's factory says that it remembers no batches");
+        eprintln!("does not apply: this store's factory says that it remembers no batches");
         return;
     }
     let store = &*subject.store;

@@ -141,7 +141,7 @@ macro_rules! store_suite {
 type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 type Opener = Box<dyn Fn() -> BoxFuture<Arc<dyn Store>> + Send + Sync>;
 
-/// A store under test, empty and migrated, and what can be done to it. Tests of what cannot be done are skipped, and
+/// A store under test, empty and migrated, and what can be done to it. Tests of what cannot be done do not apply, and
 /// say so.
 pub struct Subject {
     store: Arc<dyn Store>,
@@ -210,13 +210,13 @@ impl Subject {
     }
 
     async fn another(&self) -> Option<Arc<dyn Store>> {
-        let open = self.second.as_ref().or_else(|| skipped("a second handle"))?;
+        let open = self.second.as_ref().or_else(|| inapplicable("a second handle"))?;
         Some(open().await)
     }
 
     /// Drops the store and opens it again.
     async fn reopen(&mut self) -> Option<()> {
-        let open = self.reopen.as_ref().or_else(|| skipped("reopening"))?;
+        let open = self.reopen.as_ref().or_else(|| inapplicable("reopening"))?;
         // Something has to stand there while the first one goes.
         self.store = Arc::new(crate::store::memory::MemoryStore::new());
         self.store = open().await;
@@ -231,8 +231,8 @@ fn opener<S: Store, F: Future<Output = S> + Send + 'static>(open: impl Fn() -> F
     })
 }
 
-fn skipped<T>(ability: &str) -> Option<T> {
-    eprintln!("skipped: this store's factory offers no {ability}");
+fn inapplicable<T>(ability: &str) -> Option<T> {
+    eprintln!("does not apply: this store's factory does not offer {ability}");
     None
 }
 
