@@ -4,9 +4,23 @@ Begin with `Engine`; `digi.asgi` puts one behind an ASGI server, `digi.django` i
 """
 
 from digi._digi import (
+    Applied,
+    Batch,
+    BatchId,
+    ChangeRow,
+    Changes,
+    Command,
     Engine,
     Handshake,
+    Head,
+    History,
+    MemberAnswer,
+    Message,
+    NewRoom,
+    Outcome,
     Pending,
+    Plan,
+    Planner,
     Server,
     Session,
     TokenCipher,
@@ -28,3 +42,4 @@ from digi.errors import (
     StoreUnavailableError,
     StoreUnknownError,
 )
+from digi.store import Store

@@ -89,26 +89,26 @@ class OrmStore:
                 raise as_store_error(connection, error) from error
         if len(connection.queries_log) > LOGGED_QUERIES:
             connection.queries_log.clear()
-        # A connection that was closed while nothing was asked is no reason to refuse what comes next.
-        may_be_stale = connection.connection is not None
+        before = connection.connection
         while True:
             try:
                 return run(connection)
             except Lost as lost:
-                self._look_after(connection)
+                self._is_gone(connection, before)
                 raise lost.meaning from lost.__cause__
             except (DatabaseError, OverflowError) as error:
                 meaning = as_store_error(connection, error)
-                if not (self._look_after(connection) and may_be_stale):
+                # A connection that was closed while nothing was asked is no reason to refuse what comes next: once more.
+                if not self._is_gone(connection, before) or before is None:
                     raise meaning from error
-                may_be_stale = False
+                before = None
 
-    def _look_after(self, connection: BaseDatabaseWrapper) -> bool:
-        """Closes a connection that can no longer be used, so that the next call makes one; whether it was so."""
-        if connection.connection is not None and connection.is_usable():
-            return False
-        connection.close()
-        return True
+    def _is_gone(self, connection: BaseDatabaseWrapper, before: object) -> bool:
+        """Whether a connection could no longer be used; then the next call makes one, if Django has not already."""
+        if connection.connection is None or not connection.is_usable():
+            connection.close()
+            return True
+        return connection.connection is not before
 
     def _transact(self, connection: BaseDatabaseWrapper, work: Callable[[Tables], T]) -> T:
         is_outermost = not connection.in_atomic_block
