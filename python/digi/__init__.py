@@ -6,6 +6,7 @@ Begin with `Engine`; `digi.asgi` puts one behind an ASGI server, `digi.django` i
 from digi._digi import (
     Engine,
     Handshake,
+    Origins,
     Pending,
     Server,
     Session,

@@ -100,15 +100,15 @@ class Engine:
         limits: Mapping[str, int] | None = None,
     ) -> Self: ...
     def open(self) -> Pending[Engine]:
-        """Open the store, migrate it and start. Raises `ConfigError`, `StoreError`. Open it once."""
+        """Open the store, migrate it and start; does nothing on an open engine. Raises `ConfigError`, `StoreError`."""
 
     def close(self) -> Pending[None]:
         """End in good order: take nothing new in, store and hand out what is queued, close the sessions with 1012."""
 
-    async def __aenter__(self) -> Engine: ...
-    async def __aexit__(
+    def __aenter__(self) -> Pending[Engine]: ...
+    def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    ) -> Pending[None]: ...
     def __enter__(self) -> Engine: ...
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -208,10 +208,10 @@ class Session:
     def close(self, code: int = 1000) -> None:
         """Close the session with a code out of docs/errors.md; frames that wait are still handed out."""
 
-    async def __aenter__(self) -> Session: ...
-    async def __aexit__(
+    def __aenter__(self) -> Pending[Session]: ...
+    def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    ) -> Pending[None]: ...
     def __enter__(self) -> Session: ...
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -325,6 +325,24 @@ class Handshake:
     def cookies(self) -> dict[str, str]: ...
 
 @final
+class Origins:
+    """Which web pages may open a connection; without the check a foreign page could use a visitor's cookie.
+
+    `Origins()` lets in pages of the host that the request is for, `Origins([...])` those listed, as browsers write them
+    (`https://chat.example`); `"*"` every page, which is safe only where no cookie logs anybody in.
+
+    >>> import digi
+    >>> digi.Origins().allow("https://chat.example", "chat.example")
+    True
+    >>> digi.Origins(["https://app.example"]).allow("https://evil.example", "chat.example")
+    False
+    """
+
+    def __new__(cls, origins: Sequence[str] | None = None) -> Self: ...
+    def allow(self, origin: str | None, host: str | None) -> bool:
+        """Whether a request with these two headers may connect. No origin: no browser, and let through."""
+
+@final
 class Server:
     """A running WebSocket server, made by `serve`. `async with` (or `with`) shuts it down at the end."""
 
@@ -335,10 +353,10 @@ class Server:
     def shutdown(self) -> Pending[None]:
         """Close the engine and then the server: commit what is queued, close every session with 1012."""
 
-    async def __aenter__(self) -> Server: ...
-    async def __aexit__(
+    def __aenter__(self) -> Pending[Server]: ...
+    def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    ) -> Pending[None]: ...
     def __enter__(self) -> Server: ...
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
