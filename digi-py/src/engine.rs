@@ -21,7 +21,7 @@ use crate::session::Session;
 use crate::store::{self, Message, Outcome};
 use crate::{limits, logging};
 
-#[pyclass(frozen, module = "digi._digi")]
+#[pyclass(frozen, weakref, module = "digi._digi")]
 pub(crate) struct Engine(Arc<Inner>);
 
 struct Inner {
@@ -105,8 +105,10 @@ impl Engine {
     where
         F: Future<Output = Result<CoreOutcome, Error>> + Send + 'static,
     {
-        let work = work(self.0.engine()?);
-        Ok(Pending::new(async move { Ok(work.await?) }, |py, outcome| {
+        // Spawned, so that it is done whoever waits for it.
+        let doing = runtime::handle()?.spawn(work(self.0.engine()?));
+        let work = async move { Ok(doing.await.map_err(|_| Failure::from(Code::Internal))??) };
+        Ok(Pending::new(work, |py, outcome| {
             Ok(Bound::new(py, Outcome::new(outcome))?.into_any().unbind())
         }))
     }

@@ -25,7 +25,7 @@ use crate::runtime::{self, Owned};
 /// Plain functions that run at once. Further ones wait, and those who wait too long are answered 4001.
 const THREADS: usize = 32;
 
-#[pyclass(frozen, module = "digi._digi")]
+#[pyclass(frozen, weakref, module = "digi._digi")]
 pub(crate) struct Server {
     address: SocketAddr,
     handle: Mutex<Option<Owned<ServerHandle>>>,
