@@ -31,4 +31,9 @@ mod _digi {
     use crate::server::{Handshake, Origins, Server, serve};
     #[pymodule_export]
     use crate::session::Session;
+    #[pymodule_export]
+    use crate::store::{
+        Applied, Batch, BatchId, ChangeRow, Changes, Command, Head, History, MemberAnswer, Message, NewRoom, Outcome,
+        Plan, Planner, Subject, run_store_test, schema, store_suite_tests,
+    };
 }
