@@ -20,7 +20,8 @@ class Pending(Generic[T]):
     """Something under way: `await` it, or call `result()` where no event loop runs.
 
     It has begun when you get it. Await it once. A cancelled await gives up waiting and nothing else: a message that
-    was posted is stored all the same, frames stay for the next call, and a session that nobody got is closed.
+    was posted is stored all the same, frames stay for the next call, and a session that nobody got is closed. What is
+    under way at the same time may be done in any order: where the order matters, await one before you call the next.
     """
 
     def __await__(self) -> Generator[Any, None, T]: ...
@@ -164,7 +165,10 @@ class Engine:
     def create_room(
         self, members: Sequence[Member] = (), *, name: str = "", kind: str = "", id: int | None = None
     ) -> Pending[int]:
-        """Make a room with its first members (key, name, role); gives its id. Raises `RoomExistsError`, `StoreError`."""
+        """Make a room with its first members (key, name, role); gives its id.
+
+        Raises `RoomExistsError`, `StoreError`.
+        """
 
     def history(self, room: int, before: int | None = None, limit: int = 50) -> Pending[list[Message]]:
         """The newest messages placed before `before` (or the newest of all), oldest first, tombstones included."""
