@@ -24,7 +24,7 @@
  * - `message`: somebody's change of a message came, one's own too; `detail` is `{type, message, live}`, with the type
  *   "add", "edit" or "delete", and `live` false while what was missed is replayed. Pages of history make none.
  * - `error`: `detail` is `{code, detail, item}`: a code of docs/errors.md (or "outbox_full", "open_failed"), a text for
- *   people, and the outbox item that was refused, or null. What passes by itself ("busy" and the like) makes none.
+ *   people, and the outbox item that was refused, or null. What it waits out by itself ("busy" and so on) makes none.
  * - `change`: anything that can be seen here has changed; comes after the others. Draw again, at best once per frame.
  */
 
