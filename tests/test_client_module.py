@@ -401,7 +401,9 @@ def test_it_says_what_happens(stage: Stage) -> None:
     heard = stage[1].wait(lambda shown: shown["state"] == "closed")["heard"]
     assert [detail["state"] for kind, detail in heard if kind == "state"] == ["online", "offline", "online", "closed"]
     assert heard[-1] == ["state", {"state": "closed", "closeCode": 4502}]
-    changes = [(detail["type"], detail["message"]["text"], detail["live"]) for kind, detail in heard if kind == "message"]
+    changes = [
+        (detail["type"], detail["message"]["text"], detail["live"]) for kind, detail in heard if kind == "message"
+    ]
     assert changes == [
         ("add", "eleven", True),
         ("edit", "ten, edited", True),

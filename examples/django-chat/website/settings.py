@@ -85,4 +85,12 @@ LOGIN_REDIRECT_URL = "rooms"
 LOGOUT_REDIRECT_URL = "login"
 STATIC_URL = "static/"
 TIME_ZONE = "UTC"
+USE_I18N = False
 CSRF_COOKIE_HTTPONLY = True
+# To the terminal, which Django does by itself only while it debugs.
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "handlers": {"terminal": {"class": "logging.StreamHandler"}},
+    "root": {"handlers": ["terminal"], "level": "INFO"},
+}
