@@ -1,1 +1,31 @@
-"""Digi: a chat engine in Rust. Messages are stored before anybody sees them, in one order for everybody."""
+"""Digi: a chat engine in Rust. Messages are stored before anybody sees them, in one order for everybody.
+
+Begin with `Engine`; `digi.asgi` puts one behind an ASGI server, `digi.django` into a Django project.
+"""
+
+from digi._digi import (
+    Engine,
+    Handshake,
+    Origins,
+    Pending,
+    Server,
+    Session,
+    TokenCipher,
+    __version__,
+    serve,
+)
+from digi.errors import (
+    ClosedError,
+    ConfigError,
+    ConnectionRefusedByDigi,
+    DigiError,
+    InputError,
+    NoSuchRoomError,
+    RefusedError,
+    RoomExistsError,
+    StoreError,
+    StoreFullError,
+    StoreRejectedError,
+    StoreUnavailableError,
+    StoreUnknownError,
+)

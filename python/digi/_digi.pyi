@@ -100,15 +100,15 @@ class Engine:
         limits: Mapping[str, int] | None = None,
     ) -> Self: ...
     def open(self) -> Pending[Engine]:
-        """Open the store, migrate it and start. Raises `ConfigError`, `StoreError`. Open it once."""
+        """Open the store, migrate it and start; does nothing on an open engine. Raises `ConfigError`, `StoreError`."""
 
     def close(self) -> Pending[None]:
         """End in good order: take nothing new in, store and hand out what is queued, close the sessions with 1012."""
 
-    async def __aenter__(self) -> Engine: ...
-    async def __aexit__(
+    def __aenter__(self) -> Pending[Engine]: ...
+    def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    ) -> Pending[None]: ...
     def __enter__(self) -> Engine: ...
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -208,10 +208,10 @@ class Session:
     def close(self, code: int = 1000) -> None:
         """Close the session with a code out of docs/errors.md; frames that wait are still handed out."""
 
-    async def __aenter__(self) -> Session: ...
-    async def __aexit__(
+    def __aenter__(self) -> Pending[Session]: ...
+    def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    ) -> Pending[None]: ...
     def __enter__(self) -> Session: ...
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -275,6 +275,26 @@ class Message:
 class Outcome:
     """What became of one command."""
 
+    @staticmethod
+    def changed(kind: Literal["added", "edited", "deleted"], epoch: int, seq: int, message: Message) -> Outcome:
+        """A message changed, with number `seq`; `message` is its state after that."""
+
+    @staticmethod
+    def member(kind: Literal["joined", "left"], epoch: int, seq: int, user: str) -> Outcome:
+        """A membership changed, with number `seq`."""
+
+    @staticmethod
+    def duplicate(message_id: int, pos: int) -> Outcome:
+        """An `add` whose `client_id` was used; names the first message."""
+
+    @staticmethod
+    def unchanged() -> Outcome:
+        """The command asked for what was so already."""
+
+    @staticmethod
+    def refused(code: str) -> Outcome:
+        """Not done, and no number was used; `code` is a name out of docs/errors.md."""
+
     @property
     def kind(
         self,
@@ -325,6 +345,24 @@ class Handshake:
     def cookies(self) -> dict[str, str]: ...
 
 @final
+class Origins:
+    """Which web pages may open a connection; without the check a foreign page could use a visitor's cookie.
+
+    `Origins()` lets in pages of the host that the request is for, `Origins([...])` those listed, as browsers write them
+    (`https://chat.example`); `"*"` every page, which is safe only where no cookie logs anybody in.
+
+    >>> import digi
+    >>> digi.Origins().allow("https://chat.example", "chat.example")
+    True
+    >>> digi.Origins(["https://app.example"]).allow("https://evil.example", "chat.example")
+    False
+    """
+
+    def __new__(cls, origins: Sequence[str] | None = None) -> Self: ...
+    def allow(self, origin: str | None, host: str | None) -> bool:
+        """Whether a request with these two headers may connect. No origin: no browser, and let through."""
+
+@final
 class Server:
     """A running WebSocket server, made by `serve`. `async with` (or `with`) shuts it down at the end."""
 
@@ -335,10 +373,10 @@ class Server:
     def shutdown(self) -> Pending[None]:
         """Close the engine and then the server: commit what is queued, close every session with 1012."""
 
-    async def __aenter__(self) -> Server: ...
-    async def __aexit__(
+    def __aenter__(self) -> Pending[Server]: ...
+    def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    ) -> Pending[None]: ...
     def __enter__(self) -> Server: ...
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -360,4 +398,342 @@ def serve(
     run on the event loop that `serve` was called on, a plain function in a thread. One that raises or takes longer than
     five seconds closes that connection with 4001, and the log says why. `origins` lists the pages that may connect
     (default: those of the host that the request is for).
+    """
+
+CommandKind: TypeAlias = Literal["add", "edit", "delete", "add_member", "remove_member"]
+HeadRow: TypeAlias = tuple[int, int, int, int, int]
+"""room, epoch, last_seq, floor, last_at"""
+
+@final
+class BatchId:
+    """The name of a batch, unique over all processes and time. Both numbers lie below 2^64."""
+
+    def __new__(cls, node: int, number: int) -> Self: ...
+    @property
+    def node(self) -> int:
+        """A random number of the process."""
+
+    @property
+    def number(self) -> int:
+        """Counts the process's batches."""
+
+    def __hash__(self) -> int: ...
+    def __eq__(self, other: object) -> bool: ...
+
+@final
+class Command:
+    """One change that somebody asks for. What its kind does not have is None."""
+
+    def __new__(
+        cls,
+        kind: CommandKind,
+        room: int,
+        user: str,
+        user_name: str | None = None,
+        *,
+        is_host: bool = False,
+        body: str | None = None,
+        client_id: str | None = None,
+        message_id: int | None = None,
+        member: str | None = None,
+        member_name: str | None = None,
+        role: Role = "member",
+    ) -> Self: ...
+    @property
+    def kind(self) -> CommandKind: ...
+    @property
+    def room(self) -> int: ...
+    @property
+    def user(self) -> str:
+        """The key of the acting user."""
+
+    @property
+    def user_name(self) -> str:
+        """The name that is stored with an added message."""
+
+    @property
+    def is_host(self) -> bool:
+        """Whether the host's rights count instead of the user's. Membership commands need them."""
+
+    @property
+    def body(self) -> str | None:
+        """Of `add` and `edit`: the text."""
+
+    @property
+    def client_id(self) -> str | None:
+        """Of `add`: what makes it idempotent per room and sender."""
+
+    @property
+    def message_id(self) -> int | None:
+        """Of `edit` and `delete`."""
+
+    @property
+    def member(self) -> str | None:
+        """Of `add_member` and `remove_member`: the user's key."""
+
+    @property
+    def member_name(self) -> str | None:
+        """Of `add_member`."""
+
+    @property
+    def role(self) -> Role | None:
+        """Of `add_member`."""
+
+@final
+class Batch:
+    """What one transaction is to do."""
+
+    def __new__(
+        cls, id: BatchId, commands: Sequence[Command], *, now: int, known: Sequence[tuple[int, int, int]] = ()
+    ) -> Self: ...
+    @property
+    def id(self) -> BatchId:
+        """Makes repeating the batch after an unknown commit safe."""
+
+    @property
+    def commands(self) -> list[Command]:
+        """In the order in which they take numbers."""
+
+    @property
+    def known(self) -> list[tuple[int, int, int]]:
+        """Room, epoch and number: the highest that this process has seen of rooms that it has loaded."""
+
+    @property
+    def now(self) -> int:
+        """The process's clock."""
+
+    def __len__(self) -> int: ...
+
+@final
+class Applied:
+    """What became of a batch whose transaction committed."""
+
+    def __new__(cls, outcomes: Sequence[Outcome], heads: Sequence[tuple[int, int, int]]) -> Self: ...
+    @property
+    def outcomes(self) -> list[Outcome]:
+        """One per command, in the batch's order."""
+
+    @property
+    def heads(self) -> list[tuple[int, int, int]]:
+        """Room, epoch and last number after the transaction of every room of the batch, ascending."""
+
+    def __eq__(self, other: object) -> bool: ...
+
+@final
+class Head:
+    """The state of a room's numbering."""
+
+    def __new__(cls, epoch: int, last_seq: int) -> Self: ...
+    @property
+    def epoch(self) -> int: ...
+    @property
+    def last_seq(self) -> int:
+        """The number of the last change; 0 when there was none."""
+
+    def __eq__(self, other: object) -> bool: ...
+
+@final
+class MemberAnswer:
+    """A user's role, or None for no member, with the head that was read before it."""
+
+    def __new__(cls, head: Head, role: Role | None = None) -> Self: ...
+    @property
+    def head(self) -> Head: ...
+    @property
+    def role(self) -> Role | None: ...
+
+@final
+class ChangeRow:
+    """One row of `Changes`."""
+
+    @staticmethod
+    def changed(seq: int, message: Message) -> ChangeRow:
+        """The present state of a message that changed; one row however often it did."""
+
+    @staticmethod
+    def member(seq: int, kind: Literal["joined", "left"], user: str) -> ChangeRow:
+        """A membership change; each has its row."""
+
+    @property
+    def seq(self) -> int:
+        """The number of the last of the changes that this row stands for."""
+
+    @property
+    def kind(self) -> Literal["message", "joined", "left"]: ...
+    @property
+    def message(self) -> Message | None: ...
+    @property
+    def user(self) -> str | None: ...
+
+@final
+class Changes:
+    """A piece of a room's log: rows in ascending order of `seq`, covering every number up to `through`."""
+
+    def __new__(cls, head: Head, floor: int, through: int, rows: Sequence[ChangeRow]) -> Self: ...
+    @property
+    def head(self) -> Head:
+        """Read before the rows."""
+
+    @property
+    def floor(self) -> int:
+        """Numbers up to this one can no longer be read."""
+
+    @property
+    def through(self) -> int: ...
+    @property
+    def rows(self) -> list[ChangeRow]: ...
+
+@final
+class History:
+    """A page of a room's messages, oldest first, with the head that was read before them."""
+
+    def __new__(cls, head: Head, messages: Sequence[Message]) -> Self: ...
+    @property
+    def head(self) -> Head: ...
+    @property
+    def messages(self) -> list[Message]: ...
+
+@final
+class NewRoom:
+    """A room to be made."""
+
+    def __new__(
+        cls, members: Sequence[Member] = (), *, name: str = "", kind: str = "", id: int | None = None
+    ) -> Self: ...
+    @property
+    def id(self) -> int | None:
+        """None lets the store choose."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def kind(self) -> str:
+        """The host's own classification."""
+
+    @property
+    def members(self) -> list[Member]:
+        """The first members: key, name, role."""
+
+@final
+class Planner:
+    """Takes the decisions of `Store.apply`, so that a store over a database only reads and writes rows.
+
+    It belongs to one store object and remembers what it needs for the next batch. Per batch, in one transaction:
+
+    1. `begin` with the batch; lock the heads of the rooms that it names, in that order.
+    2. `lock` with the heads; for every gap read what `note` takes.
+    3. `note` with that; read the roles and messages that it names.
+    4. `decide` with those; write what the plan says and commit.
+    5. `committed`, or at any point `rolled_back`.
+
+    A call out of this order raises `RuntimeError`. Roles are 0 (member) and 1 (moderator).
+    """
+
+    def __new__(cls) -> Self: ...
+    def begin(self, batch: Batch) -> list[int]:
+        """The rooms whose heads to lock, ascending. A batch before it that was not ended counts as rolled back."""
+
+    def lock(self, heads: Sequence[HeadRow]) -> list[tuple[int, int, int]]:
+        """The gaps: room, after, through. Rooms without a head do not exist."""
+
+    def note(
+        self, adds: Sequence[tuple[int, int, str, str]], members: Sequence[tuple[int, str]]
+    ) -> tuple[list[tuple[int, str]], list[int]]:
+        """Takes the messages in the gaps that have a client id (room, pos, sender_key, client_id), and the users whose
+        membership changed there (room, user_key). Gives whose roles to read (room, user_key), and which messages by id.
+        """
+
+    def decide(
+        self,
+        roles: Sequence[tuple[int, str, int]],
+        messages: Sequence[tuple[int, str, str, str | None, int, int | None, int | None, str | None]],
+    ) -> Plan:
+        """Takes the roles of those who are members (room, user_key, role), and the messages that exist (id, sender_key,
+        sender_name, client_id, created_at, edited_at, deleted_at, body). Message ids are `room * 2**32 + pos`.
+        """
+
+    def committed(self) -> None: ...
+    def rolled_back(self) -> None:
+        """Not committed, or perhaps not."""
+
+    @staticmethod
+    def replay(batch: Batch, record: str) -> Applied:
+        """What became of a batch that was committed before, out of `Plan.record`.
+
+        Raises `ValueError` when that is another batch's.
+        """
+
+    @staticmethod
+    def raised(stored: HeadRow, seen: tuple[int, int], now: int) -> HeadRow:
+        """The head after `seen` (epoch, number) was seen: raised if it lies below, otherwise as it is."""
+
+@final
+class Plan:
+    """What a transaction has to write. No row is in one list twice."""
+
+    @property
+    def applied(self) -> Applied:
+        """What `Store.apply` returns once it is committed."""
+
+    @property
+    def record(self) -> str:
+        """The outcomes in short, to be stored under the batch's id for `Planner.replay`."""
+
+    @property
+    def heads(self) -> list[HeadRow]:
+        """Heads that changed."""
+
+    @property
+    def inserted(
+        self,
+    ) -> list[tuple[int, int, int, str, str, str | None, int, int | None, int | None, str | None]]:
+        """New messages: id, room, pos, sender_key, sender_name, client_id, created_at, edited_at, deleted_at, body."""
+
+    @property
+    def updated(self) -> list[tuple[int, str | None, int | None, int | None]]:
+        """Messages that changed: id, body, edited_at, deleted_at."""
+
+    @property
+    def log(self) -> list[tuple[int, int, int, int | None, str | None, int]]:
+        """New rows of the log: room, seq, kind (1 edited, 2 deleted, 3 joined, 4 left), message_id, user_key, at."""
+
+    @property
+    def left(self) -> list[tuple[int, str]]:
+        """Memberships to be deleted, before `joined` is written: room, user_key."""
+
+    @property
+    def joined(self) -> list[tuple[int, str, str, int, int, bool]]:
+        """Memberships to be written: room, user_key, user_name, role, at, and whether there is no row to change."""
+
+def schema(backend: Literal["sqlite"]) -> list[tuple[int, str]]:
+    """The scripts that make the tables of a backend: version and SQL, in order."""
+
+@final
+class Subject:
+    """A store under test, empty and migrated, and what can be done to it. Import it from `digi.testing`.
+
+    `second` opens another handle on the same data, as another process would have it; `reopen` the same data again after
+    the store was dropped; `offender` is a text that the store answers with `StoreRejectedError`; `bounded` says that the
+    store holds a few MiB, so that a test can fill it; `remembers_batches` that it knows a batch again by its id. Tests of
+    what cannot be done do not apply.
+    """
+
+    def __new__(
+        cls,
+        store: Store,
+        *,
+        second: Callable[[], Store] | None = None,
+        reopen: Callable[[], Store] | None = None,
+        offender: str | None = None,
+        bounded: bool = False,
+        remembers_batches: bool = False,
+    ) -> Self: ...
+
+def store_suite_tests() -> list[str]:
+    """The names of the tests. Import it from `digi.testing`."""
+
+def run_store_test(name: str, factory: Callable[[], Subject]) -> list[str]:
+    """Run one test on a store of its own. Raises `AssertionError` when the store is wrong.
+
+    Gives the sentences that say which parts did not apply. Import it from `digi.testing`.
     """

@@ -11,7 +11,9 @@ pub mod attempt;
 mod contract;
 #[cfg(feature = "engine")]
 pub mod memory;
-#[cfg(feature = "sqlite")]
+#[cfg(feature = "engine")]
+pub mod planner;
+#[cfg(feature = "engine")]
 mod recent;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;

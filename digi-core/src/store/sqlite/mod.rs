@@ -32,6 +32,7 @@ use connection::{Readers, WriterHandle};
 use error::store_error;
 use in_use::InUse;
 pub use options::SqliteOptions;
+pub use schema::SCRIPTS;
 
 /// A [`Store`] in a SQLite file. Needs a tokio runtime. Dropping it carries out what is queued and closes the file,
 /// which may take as long as a commit.

@@ -11,10 +11,7 @@ use crate::store::{Store, StoreError};
 /// Nothing of its batch is committed, wherever it stands; the rest goes through without it, and what the store
 /// remembers is what was committed.
 pub async fn an_offender_stops_its_batch_and_no_other(subject: Subject) {
-    let Some(offender) = subject.offender.clone() else {
-        eprintln!("does not apply: this store's factory names no offender");
-        return;
-    };
+    let Some(offender) = subject.offender.clone().or_else(|| subject.inapplicable("names no offender")) else { return };
     let store = &*subject.store;
     let (here, there) = (room(store).await, room(store).await);
     let first = message(store, add_with(here, "alice", "one", "first")).await;
@@ -51,8 +48,7 @@ async fn rows_of(store: &dyn Store, room: crate::id::RoomId) -> crate::store::mo
 /// Nothing of the batch that did not fit is there, and everything before is.
 pub async fn a_full_store_says_so_and_stays_readable(subject: Subject) {
     if !subject.bounded {
-        eprintln!("does not apply: this store's factory sets no bound to fill");
-        return;
+        return subject.inapplicable("sets no bound to fill").unwrap_or_default();
     }
     let store = &*subject.store;
     let room = room(store).await;
@@ -97,8 +93,7 @@ pub async fn everything_is_there_after_reopening(mut subject: Subject) {
 /// A repeat gives the outcomes of the first time.
 pub async fn a_remembered_batch_is_not_done_twice(subject: Subject) {
     if !subject.remembers {
-        eprintln!("does not apply: this store's factory says that it remembers no batches");
-        return;
+        return subject.inapplicable("says that it remembers no batches").unwrap_or_default();
     }
     let store = &*subject.store;
     let room = room(store).await;
@@ -113,8 +108,7 @@ pub async fn a_remembered_batch_is_not_done_twice(subject: Subject) {
 /// Once it was made void.
 pub async fn a_void_batch_is_never_done(subject: Subject) {
     if !subject.remembers {
-        eprintln!("does not apply: this store's factory says that it remembers no batches");
-        return;
+        return subject.inapplicable("says that it remembers no batches").unwrap_or_default();
     }
     let store = &*subject.store;
     let room = room(store).await;

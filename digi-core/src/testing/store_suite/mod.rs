@@ -36,7 +36,10 @@ use crate::store::model::Action;
 #[macro_export]
 macro_rules! store_suite {
     ($name:ident, $factory:expr) => {
-        $crate::store_suite! { @tests $name, $factory,
+        $crate::store_suite! { @list (@tests $name, $factory,) }
+    };
+    (@list ($($for:tt)+)) => {
+        $crate::store_suite! { $($for)+
             numbers: {
                 changes_are_numbered_without_gaps,
                 what_changes_nothing_takes_no_number,
@@ -136,6 +139,21 @@ macro_rules! store_suite {
             })+
         }
     };
+    (@all $($theme:ident: { $($test:ident,)+ })+) => {
+        &[$($((
+            concat!(stringify!($theme), "::", stringify!($test)),
+            |subject| Box::pin($crate::testing::store_suite::$theme::$test(subject)),
+        ),)+)+]
+    };
+}
+
+/// One test of the suite: takes a store of its own and panics when the store is wrong.
+pub type Test = fn(Subject) -> Pin<Box<dyn Future<Output = ()>>>;
+
+/// The tests by name, for those who cannot use [`store_suite!`](crate::store_suite). [`run`] runs one.
+pub fn all() -> &'static [(&'static str, Test)] {
+    const ALL: &[(&str, Test)] = crate::store_suite! { @list (@all) };
+    ALL
 }
 
 type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -150,6 +168,7 @@ pub struct Subject {
     offender: Option<Action>,
     bounded: bool,
     remembers: bool,
+    tell: Box<dyn Fn(&str) + Send + Sync>,
     /// Dropped last.
     _kept: Vec<Box<dyn Any + Send + Sync>>,
 }
@@ -158,7 +177,16 @@ impl Subject {
     /// A store that can be asked and nothing else.
     pub fn new(store: impl Store) -> Self {
         let store: Arc<dyn Store> = Arc::new(store);
-        Self { store, second: None, reopen: None, offender: None, bounded: false, remembers: false, _kept: Vec::new() }
+        Self {
+            store,
+            second: None,
+            reopen: None,
+            offender: None,
+            bounded: false,
+            remembers: false,
+            tell: Box::new(|why| eprintln!("{why}")),
+            _kept: Vec::new(),
+        }
     }
 
     /// Another handle on the same data, beside the first, as another process would have it.
@@ -209,18 +237,30 @@ impl Subject {
         self
     }
 
+    /// Who is told when a test, or a part of one, does not apply, and why. Without it standard error is.
+    #[must_use]
+    pub fn telling(mut self, tell: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        self.tell = Box::new(tell);
+        self
+    }
+
     async fn another(&self) -> Option<Arc<dyn Store>> {
-        let open = self.second.as_ref().or_else(|| inapplicable("a second handle"))?;
+        let open = self.second.as_ref().or_else(|| self.inapplicable("does not offer a second handle"))?;
         Some(open().await)
     }
 
     /// Drops the store and opens it again.
     async fn reopen(&mut self) -> Option<()> {
-        let open = self.reopen.as_ref().or_else(|| inapplicable("reopening"))?;
+        let open = self.reopen.as_ref().or_else(|| self.inapplicable("does not offer reopening"))?;
         // Something has to stand there while the first one goes.
         self.store = Arc::new(crate::store::memory::MemoryStore::new());
         self.store = open().await;
         Some(())
+    }
+
+    fn inapplicable<T>(&self, why: &str) -> Option<T> {
+        (self.tell)(&format!("does not apply: this store's factory {why}"));
+        None
     }
 }
 
@@ -229,11 +269,6 @@ fn opener<S: Store, F: Future<Output = S> + Send + 'static>(open: impl Fn() -> F
         let opening = open();
         Box::pin(async move { Arc::new(opening.await) as Arc<dyn Store> })
     })
-}
-
-fn inapplicable<T>(ability: &str) -> Option<T> {
-    eprintln!("does not apply: this store's factory does not offer {ability}");
-    None
 }
 
 /// Runs one test on a store of its own. What [`store_suite!`](crate::store_suite) expands to.
