@@ -3,11 +3,10 @@
 import json
 import time
 import urllib.parse
-import urllib.request
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 import jwt
 import pytest
@@ -15,30 +14,11 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Origin, Subprotocol
 
-from conftest import Server
+from conftest import Process, Server
 
 Frame = dict[str, Any]
 # Seconds. Far beyond what anything takes, so that only what never comes fails a test.
 TIMEOUT = 20.0
-
-
-class Joined(NamedTuple):
-    """What the demo page gets from `/join`."""
-
-    path: str
-    login: str
-
-    @property
-    def room(self) -> str:
-        """The room's token."""
-        return self.path.strip("/").split("/")[-1]
-
-
-def join(server: Server, user: str) -> Joined:
-    query = urllib.parse.urlencode({"user": user})
-    with urllib.request.urlopen(f"{server.url}join?{query}", timeout=TIMEOUT) as response:
-        answer = json.load(response)
-    return Joined(answer["path"], answer["login"])
 
 
 def forge_login(server: Server, user: str, *, lifetime: int = 60, secret: bytes | None = None) -> str:
@@ -117,7 +97,7 @@ class Client:
 
 @contextmanager
 def connected(
-    server: Server,
+    server: Process,
     user: str = "alice",
     *,
     after: str | None = None,
@@ -125,23 +105,25 @@ def connected(
     login: str | None = None,
     origin: str | None = None,
 ) -> Iterator[Client]:
-    """A connection. `room` and `login` take the place of what `/join` gives."""
-    joined = join(server, "alice" if login else user)
-    path = joined.path if room is None else joined.path.replace(joined.room, room)
-    query = "" if after is None else "?" + urllib.parse.urlencode({"after": after})
+    """A connection. `room` and `login` take the place of what the server's door gives."""
+    door = server.door("alice" if login else user)
+    url = door.url if room is None else door.url.replace(door.room, room)
+    if after is not None:
+        url += ("&" if "?" in url else "?") + urllib.parse.urlencode({"after": after})
+    subprotocols = ["digi", f"digi.jwt.{login}"] if login else door.subprotocols
     with connect(
-        server.ws_url.rstrip("/") + path + query,
-        subprotocols=[Subprotocol("digi"), Subprotocol(f"digi.jwt.{login or joined.login}")],
+        url,
+        subprotocols=[Subprotocol(name) for name in subprotocols] or None,
         origin=None if origin is None else Origin(origin),
         open_timeout=TIMEOUT,
         compression=None,
         max_size=None,
     ) as socket:
-        yield Client(socket, joined.room)
+        yield Client(socket, door.room)
 
 
 @contextmanager
-def live(server: Server, user: str) -> Iterator[Client]:
+def live(server: Process, user: str) -> Iterator[Client]:
     """A connection that has its first `resumed` behind it."""
     with connected(server, user) as client:
         client.expect("resumed")

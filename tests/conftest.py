@@ -6,8 +6,11 @@ import shutil
 import signal
 import subprocess
 import threading
+import urllib.parse
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from selenium.webdriver import Chrome, ChromeOptions, ChromeService
@@ -19,19 +22,26 @@ START_TIMEOUT = 30
 STOP_TIMEOUT = 30
 
 
-class Server:
-    """The example server on its own free port with its own data directory.
+class Door(NamedTuple):
+    """How a user gets into the demo's room."""
 
-    The port found at the first start is kept, so that clients find a restarted server where it was.
-    """
+    url: str
+    room: str
+    subprotocols: list[str]
 
-    def __init__(self, binary: Path, data: Path) -> None:
+
+class Process:
+    """A server as a process of its own, on a port that it keeps over restarts, with its own data directory."""
+
+    def __init__(self, command: list[str | Path], ready: str, data: Path, environment: dict[str, str]) -> None:
         self.data = data
         self.port = 0
-        self._binary = binary
+        self.output_lines: list[str] = []
+        self._command = command
+        self._ready = ready
+        self._environment = environment
         self._process: subprocess.Popen[str] | None = None
         self._reader: threading.Thread | None = None
-        self._output: list[str] = []
 
     @property
     def url(self) -> str:
@@ -49,29 +59,35 @@ class Server:
     @property
     def output(self) -> str:
         """All that it has printed, over every start."""
-        return "".join(self._output)
+        return "".join(self.output_lines)
 
-    def start(self, **environment: str) -> None:
-        """Starts it and returns once it has said where it listens."""
+    def door(self, user: str) -> Door:
+        """The way into the demo's room."""
+        raise NotImplementedError
+
+    def start(self, **environment: str) -> str:
+        """Starts it and returns the line with which it says that it is ready."""
         assert self._process is None, "the server is running already"
         self._process = subprocess.Popen(
-            [self._binary],
-            env=os.environ | {"DIGI_LISTEN": f"127.0.0.1:{self.port}", "DIGI_DATA": str(self.data)} | environment,
+            self._command,
+            env=os.environ | self._environment | environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            # Some servers have helpers, which a kill has to reach, too.
+            start_new_session=True,
         )
         settled = threading.Event()
         self._reader = threading.Thread(target=self._read, args=(self._process, settled), daemon=True)
-        before = len(self._output)
+        before = len(self.output_lines)
         self._reader.start()
         settled.wait(START_TIMEOUT)
-        line = next((line for line in self._output[before:] if ADDRESS_LINE in line), None)
+        line = next((line for line in self.output_lines[before:] if self._ready in line), None)
         if line is None:
             self.kill()
             pytest.fail(f"the server did not start:\n{self.output}")
-        self.port = int(line.split(ADDRESS_LINE)[1].split("/")[0].rpartition(":")[2])
+        return line
 
     def kill(self) -> None:
         """`kill -9`: whatever it had in hand is gone."""
@@ -94,11 +110,14 @@ class Server:
     def _end(self, signum: signal.Signals) -> int:
         assert self._process is not None, "the server is not running"
         assert self._reader is not None
-        self._process.send_signal(signum)
+        if signum == signal.SIGKILL:
+            os.killpg(self._process.pid, signum)
+        else:
+            self._process.send_signal(signum)
         try:
             status = self._process.wait(STOP_TIMEOUT)
         except subprocess.TimeoutExpired:
-            self._process.kill()
+            os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
             pytest.fail(f"the server did not stop on {signum.name}:\n{self.output}")
         finally:
@@ -112,10 +131,29 @@ class Server:
         """Reads to the end, so that the server never blocks on a full pipe."""
         assert process.stdout is not None
         for line in process.stdout:
-            self._output.append(line)
-            if ADDRESS_LINE in line:
+            self.output_lines.append(line)
+            if self._ready in line:
                 settled.set()
         settled.set()
+
+
+class Server(Process):
+    """The example server. It chooses a free port at its first start."""
+
+    def __init__(self, binary: Path, data: Path) -> None:
+        super().__init__([binary], ADDRESS_LINE, data, {"DIGI_DATA": str(data)})
+
+    def start(self, **environment: str) -> str:
+        line = super().start(**{"DIGI_LISTEN": f"127.0.0.1:{self.port}"} | environment)
+        self.port = int(line.split(ADDRESS_LINE)[1].split("/")[0].rpartition(":")[2])
+        return line
+
+    def door(self, user: str) -> Door:
+        query = urllib.parse.urlencode({"user": user})
+        with urllib.request.urlopen(f"{self.url}join?{query}", timeout=START_TIMEOUT) as response:
+            answer = json.load(response)
+        path, login = answer["path"], answer["login"]
+        return Door(self.ws_url.rstrip("/") + path, path.strip("/").split("/")[-1], ["digi", f"digi.jwt.{login}"])
 
 
 @pytest.fixture(scope="session")

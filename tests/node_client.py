@@ -1,4 +1,4 @@
-"""The demo page's client module, run by Node."""
+"""digi.js, run by Node."""
 
 import json
 import queue
@@ -61,13 +61,13 @@ class NodeClient:
 
 
 @contextmanager
-def node_client(url: str, user: str) -> Iterator[NodeClient]:
-    """The client as a process of its own; `url` ends with a slash."""
+def node_client(url: str, user: str, **options: object) -> Iterator[NodeClient]:
+    """The client as a process of its own; `url` ends with a slash, the options are those of its constructor."""
     node = shutil.which("node")
     if node is None:
         pytest.skip("no Node here")
     with subprocess.Popen(
-        [node, SCRIPT, url, user], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [node, SCRIPT, url, user, json.dumps(options)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         client = NodeClient(process)
         try:

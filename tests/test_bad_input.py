@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from chat_client import connected, forge_login, join, live
+from chat_client import connected, forge_login, live
 from conftest import Server
 
 # A server for all of these: each test looks only at what came after it began.
@@ -31,7 +31,7 @@ def foreign_room(server_binary: Path, tmp_path_factory: pytest.TempPathFactory) 
     other = Server(server_binary, tmp_path_factory.mktemp("foreign") / "data")
     try:
         other.start()
-        return join(other, "alice").room
+        return other.door("alice").room
     finally:
         other.close()
 

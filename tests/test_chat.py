@@ -6,7 +6,7 @@ import urllib.request
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from chat_client import Frame, connected, forge_login, join, live
+from chat_client import Frame, connected, forge_login, live
 from conftest import Server
 
 
@@ -255,9 +255,9 @@ def test_the_secret_is_for_its_owner_only(server: Server) -> None:
     secret = server.data / "secret"
     assert secret.stat().st_mode & 0o777 == 0o600
     before = secret.read_bytes()
-    room = join(server, "alice").room
+    room = server.door("alice").room
     server.restart()
-    assert (secret.read_bytes(), join(server, "bob").room) == (before, room)
+    assert (secret.read_bytes(), server.door("bob").room) == (before, room)
 
 
 def test_a_page_of_another_site_cannot_connect(server: Server) -> None:

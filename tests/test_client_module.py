@@ -1,4 +1,4 @@
-"""The demo page's client against a server that says exactly what a test wants it to say, in that order.
+"""digi.js against a server that says exactly what a test wants it to say, in that order.
 
 What the real server can't be made to do at will: an answer that stays out, two frames that cross, a new epoch.
 """
@@ -31,7 +31,9 @@ class Line:
         self._connection = connection
         self.over = threading.Event()
         assert connection.request is not None
-        self.after = parse_qs(urlparse(connection.request.path).query).get("after", [None])[0]
+        address = urlparse(connection.request.path)
+        self.path, self.query = address.path, parse_qs(address.query)
+        self.after = self.query.get("after", [None])[0]
 
     def say(self, kind: str, **keys: object) -> None:
         self._connection.send(json.dumps({"type": kind, **keys}))
@@ -112,13 +114,18 @@ class Script:
         return response
 
 
+Stage = tuple[Script, NodeClient]
+
+
 @contextmanager
-def scripted() -> Iterator[tuple[Script, NodeClient]]:
+def scripted(path: str | None = None, **options: object) -> Iterator[Stage]:
     script = Script()
     thread = threading.Thread(target=script.server.serve_forever)
     thread.start()
+    if path is not None:
+        options["where"] = script.url.rstrip("/") + path
     try:
-        with node_client(script.url, "alice") as client:
+        with node_client(script.url, "alice", **options) as client:
             yield script, client
     finally:
         script.close()
@@ -126,12 +133,9 @@ def scripted() -> Iterator[tuple[Script, NodeClient]]:
 
 
 @pytest.fixture
-def stage() -> Iterator[tuple[Script, NodeClient]]:
+def stage() -> Iterator[Stage]:
     with scripted() as stage:
         yield stage
-
-
-Stage = tuple[Script, NodeClient]
 
 
 def begin(stage: Stage, *messages: tuple[int, str | None], more: bool = False, head: int = 10) -> Line:
@@ -368,3 +372,117 @@ def test_what_it_does_not_know_it_ignores(stage: Stage) -> None:
     line.say("error", code="unsupported", detail="No.")
     line.change("add", 11, 11, "eleven")
     stage[1].wait_for_texts("eleven")
+
+
+def test_a_path_is_enough() -> None:
+    with scripted("/ws/chat/room/?theme=dark", protocols="digi") as stage:
+        line = begin(stage)
+        assert (line.path, line.query) == ("/ws/chat/room/", {"theme": ["dark"]})
+        line.cut()
+        line = again(stage)
+        assert (line.path, line.query) == ("/ws/chat/room/", {"theme": ["dark"], "after": ["1.10"]})
+
+
+def test_it_says_what_happens(stage: Stage) -> None:
+    line = begin(stage, (10, "ten"))
+    line.change("add", 11, 11, "eleven")
+    line.change("edit", 12, 10, "ten, edited")
+    stage[1].do("add", text="mine")
+    line.acknowledge(line.hear("add"), 13)
+    line.change("add", 13, 13, "mine", user="alice")
+    stage[1].do("add", text="too long")
+    line.say("error", code="body_too_long", detail="No.", client_id=line.hear("add")["client_id"])
+    stage[1].wait(lambda shown: shown["outbox"][-1:] != [] and "failed" in shown["outbox"][0])
+    line.cut()
+    line = again(stage)
+    line.change("delete", 14, 10)
+    line.say("resumed", cursor="1.14")
+    line.close(4502)
+    heard = stage[1].wait(lambda shown: shown["state"] == "closed")["heard"]
+    assert [detail["state"] for kind, detail in heard if kind == "state"] == ["online", "offline", "online", "closed"]
+    assert heard[-1] == ["state", {"state": "closed", "closeCode": 4502}]
+    changes = [
+        (detail["type"], detail["message"]["text"], detail["live"]) for kind, detail in heard if kind == "message"
+    ]
+    assert changes == [
+        ("add", "eleven", True),
+        ("edit", "ten, edited", True),
+        ("add", "mine", True),
+        ("delete", None, False),
+    ]
+    (error,) = [detail for kind, detail in heard if kind == "error"]
+    assert (error["code"], error["detail"], error["item"]["text"]) == ("body_too_long", "No.", "too long")
+
+
+def test_a_full_outbox_says_so() -> None:
+    with scripted(outboxLimit=2) as stage:
+        line = begin(stage)
+        line.cut()
+        stage[1].wait(lambda shown: shown["state"] == "offline")
+        for text in ("one", "two", "three"):
+            stage[1].do("add", text=text)
+        line = again(stage)
+        line.say("resumed", cursor="1.10")
+        line.acknowledge(line.hear("add"), 11)
+        line.acknowledge(line.hear("add"), 12)
+        shown = stage[1].wait_for_texts("one", "two")
+        assert [detail["code"] for kind, detail in shown["heard"] if kind == "error"] == ["outbox_full"]
+        stage[1].do("add", text="three")
+        line.acknowledge(line.hear("add"), 13)
+        stage[1].wait_for_texts("one", "two", "three")
+
+
+def test_a_network_that_is_back_ends_the_pause(stage: Stage) -> None:
+    line = begin(stage)
+    stage[1].do("stretch", factor=None)
+    line.cut()
+    stage[1].wait(lambda shown: shown["state"] == "offline")
+    stage[1].do("wake")
+    assert again(stage).after == "1.10"
+
+
+def test_a_connection_that_leads_nowhere_is_found_out(stage: Stage) -> None:
+    line = begin(stage)
+    stage[1].do("wake")
+    probe = line.hear("history")
+    # What is answered in time is good, and its page shows nothing.
+    line.page(probe, (3, "three"), more=True, through=10)
+    line.change("add", 11, 11, "eleven")
+    stage[1].wait_for_texts("eleven")
+    stage[1].do("stretch", factor=0.01)
+    stage[1].do("wake")
+    line.hear("history")
+    assert again(stage).after == "1.11"
+
+
+def test_it_leaves_and_comes_back(stage: Stage) -> None:
+    line = begin(stage)
+    stage[1].do("add", text="mine")
+    sent = line.hear("add")
+    stage[1].do("close")
+    shown = stage[1].wait(lambda shown: shown["state"] == "closed")
+    assert (shown["closeCode"], len(shown["outbox"])) == (1000, 1)
+    line.over.set()
+    stage[1].do("wake")
+    stage[1].do("connect")
+    line = again(stage)
+    line.say("resumed", cursor="1.10")
+    once_more = line.hear("add")
+    assert once_more == sent | {"resend": True}
+    line.acknowledge(once_more, 11)
+    assert stage[1].wait_for_texts("mine")["closeCode"] == 0
+    assert stage[0].lines.empty()
+
+
+def test_what_was_trimmed_is_asked_for_again(stage: Stage) -> None:
+    line = begin(stage, (8, "eight"), (9, "nine"), (10, "ten"))
+    stage[1].do("trim", keep=2)
+    assert stage[1].wait_for_texts("nine", "ten")["more"] is True
+    line.change("edit", 11, 8, "eight, edited")
+    line.change("add", 12, 12, "twelve")
+    stage[1].wait_for_texts("nine", "ten", "twelve")
+    stage[1].do("older")
+    asked = line.hear("history")
+    assert asked["before"] == 9
+    line.page(asked, (8, "eight, edited"), more=False, through=12)
+    stage[1].wait_for_texts("eight, edited", "nine", "ten", "twelve")

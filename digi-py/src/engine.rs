@@ -21,7 +21,7 @@ use crate::session::Session;
 use crate::store::{self, Message, Outcome};
 use crate::{limits, logging};
 
-#[pyclass(frozen, module = "digi._digi")]
+#[pyclass(frozen, weakref, module = "digi._digi")]
 pub(crate) struct Engine(Arc<Inner>);
 
 struct Inner {
@@ -31,6 +31,8 @@ struct Inner {
     strict: bool,
     limits: Limits,
     state: Mutex<State>,
+    /// Held while the engine is being opened or closed.
+    changing: tokio::sync::Mutex<()>,
 }
 
 enum Store {
@@ -40,7 +42,6 @@ enum Store {
 
 enum State {
     New,
-    Opening,
     Open(Owned<CoreEngine>),
     Ended,
 }
@@ -51,10 +52,46 @@ impl Inner {
         match &*self.state.lock() {
             State::Open(engine) => Ok(engine.get()?.clone()),
             State::Ended => Err(Code::EngineClosed.into()),
-            State::New | State::Opening => {
+            State::New => {
                 Err(Code::EngineClosed.with("the engine is not open: use `async with`, or call open()").into())
             }
         }
+    }
+}
+
+impl Inner {
+    /// Opens the engine, unless it is open.
+    async fn open(&self, store: Option<Py<PyAny>>) -> Result<(), Failure> {
+        let _changing = self.changing.lock().await;
+        match &*self.state.lock() {
+            State::New => {}
+            State::Open(_) => return Ok(()),
+            State::Ended => return Err(Code::EngineClosed.into()),
+        }
+        let builder = CoreEngine::builder().keys(self.keyring.clone()).layer(&self.layer);
+        let builder = builder.limits(self.limits).strict(self.strict);
+        let builder = match (&self.store, store) {
+            (_, Some(object)) => builder.store_object(store::bridge(object)?),
+            (Store::Url(url), None) => builder.store(url),
+            (Store::Python(_), None) => return Err(Code::Internal.into()),
+        };
+        let engine = builder.build().await?;
+        *self.state.lock() = State::Open(Owned::new(engine));
+        Ok(())
+    }
+
+    async fn close(&self) {
+        // A store that cannot be reached may take long to open: it is not waited for, and what it gives is closed.
+        let engine = match &*self.state.lock() {
+            State::Open(engine) => engine.get().ok().cloned(),
+            State::New | State::Ended => None,
+        };
+        if let Some(engine) = engine {
+            engine.close().await;
+        }
+        let _changing = self.changing.lock().await;
+        // What is left of it goes with its last session.
+        *self.state.lock() = State::Ended;
     }
 }
 
@@ -68,10 +105,10 @@ impl Engine {
     where
         F: Future<Output = Result<CoreOutcome, Error>> + Send + 'static,
     {
-        let work = work(self.0.engine()?);
-        Ok(Pending::new(async move { Ok(work.await?) }, |py, outcome| {
-            Ok(Bound::new(py, Outcome::new(outcome))?.into_any().unbind())
-        }))
+        // Spawned, so that it is done whoever waits for it.
+        let doing = runtime::handle()?.spawn(work(self.0.engine()?));
+        let work = async move { Ok(doing.await.map_err(|_| Failure::from(Code::Internal))??) };
+        Ok(Pending::new(work, |py, outcome| Ok(Bound::new(py, Outcome::new(outcome))?.into_any().unbind())))
     }
 }
 
@@ -116,74 +153,37 @@ impl Engine {
         };
         let keyring = TokenCipher::keyring_of(cipher)?;
         let limits = limits::with(limits)?;
-        Ok(Self(Arc::new(Inner { keyring, store, layer, strict, limits, state: Mutex::new(State::New) })))
+        Ok(Self(Arc::new(Inner {
+            keyring,
+            store,
+            layer,
+            strict,
+            limits,
+            state: Mutex::new(State::New),
+            changing: tokio::sync::Mutex::default(),
+        })))
     }
 
     fn open(slf: Bound<'_, Self>) -> PyResult<Pending> {
+        let py = slf.py();
+        logging::start(py)?;
         let inner = slf.get().0.clone();
-        let mut builder = CoreEngine::builder()
-            .keys(inner.keyring.clone())
-            .layer(&inner.layer)
-            .limits(inner.limits)
-            .strict(inner.strict);
-        builder = match &inner.store {
-            Store::Url(url) => builder.store(url),
-            Store::Python(object) => builder.store_object(store::bridge(object.clone_ref(slf.py()))?),
+        let store = match &inner.store {
+            Store::Url(_) => None,
+            Store::Python(object) => Some(object.clone_ref(py)),
         };
-        logging::start(slf.py())?;
-        let runtime = runtime::handle()?;
-        {
-            let mut state = inner.state.lock();
-            if !matches!(*state, State::New) {
-                return Err(PyErr::from(Failure::from(Code::EngineClosed.with("an engine is opened once"))));
-            }
-            *state = State::Opening;
-        }
-        let building = runtime.spawn(async move {
-            let built = builder.build().await;
-            let mut state = inner.state.lock();
-            match built {
-                // Closed in the meantime.
-                Ok(_) if matches!(*state, State::Ended) => Err(Code::EngineClosed.into()),
-                Ok(engine) => {
-                    *state = State::Open(Owned::new(engine));
-                    Ok(())
-                }
-                Err(error) => {
-                    *state = State::New;
-                    Err(error)
-                }
-            }
-        });
-        let work = async move {
-            let built: Result<(), Error> = building.await.map_err(|_| Failure::from(Code::Internal))?;
-            Ok(built?)
-        };
+        let opening = runtime::handle()?.spawn(async move { inner.open(store).await });
+        let work = async move { opening.await.map_err(|_| Failure::from(Code::Internal))? };
         let engine = slf.unbind();
         Ok(Pending::new(work, move |_, ()| Ok(engine.into_any())))
     }
 
-    fn close(&self) -> Pending {
-        let before = {
-            let mut state = self.0.state.lock();
-            match &*state {
-                State::Open(engine) => engine.get().ok().cloned(),
-                _ => {
-                    *state = State::Ended;
-                    None
-                }
-            }
-        };
+    fn close(&self) -> PyResult<Pending> {
         let inner = self.0.clone();
-        let work = async move {
-            if let Some(engine) = before {
-                engine.close().await;
-                // What is left of it goes with its last session.
-                *inner.state.lock() = State::Ended;
-            }
-            Ok(())
-        };
-        Pending::new(work, |py, ()| Ok(py.None()))
+        // Not only when it is waited for: nothing new is taken in from here on.
+        let closing = runtime::handle()?.spawn(async move { inner.close().await });
+        let work = async move { closing.await.map_err(|_| Failure::from(Code::Internal)) };
+        Ok(Pending::new(work, |py, ()| Ok(py.None())))
     }
 
     fn __aenter__(slf: Bound<'_, Self>) -> PyResult<Pending> {
@@ -196,7 +196,7 @@ impl Engine {
         kind: Option<Bound<'_, PyAny>>,
         error: Option<Bound<'_, PyAny>>,
         trace: Option<Bound<'_, PyAny>>,
-    ) -> Pending {
+    ) -> PyResult<Pending> {
         let _ = (kind, error, trace);
         self.close()
     }
@@ -215,7 +215,7 @@ impl Engine {
         trace: Option<Bound<'_, PyAny>>,
     ) -> PyResult<()> {
         let _ = (kind, error, trace);
-        self.close().wait(py, None).map(drop)
+        self.close()?.wait(py, None).map(drop)
     }
 
     #[getter]
@@ -353,7 +353,6 @@ impl Engine {
     fn __repr__(&self) -> &'static str {
         match &*self.0.state.lock() {
             State::New => "<digi.Engine, not open>",
-            State::Opening => "<digi.Engine, opening>",
             State::Open(_) => "<digi.Engine, open>",
             State::Ended => "<digi.Engine, closed>",
         }

@@ -28,7 +28,7 @@ mod _digi {
     #[pymodule_export]
     use crate::pending::Pending;
     #[pymodule_export]
-    use crate::server::{Handshake, Server, serve};
+    use crate::server::{Handshake, Origins, Server, serve};
     #[pymodule_export]
     use crate::session::Session;
     #[pymodule_export]

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use digi_core::UserKey;
-use digi_core::server::{AuthError, Authenticator, Identity, Server as CoreServer, ServerHandle};
+use digi_core::server::{
+    AuthError, Authenticator, Identity, Origins as CoreOrigins, Server as CoreServer, ServerHandle,
+};
 use http::request::Parts;
 use parking_lot::Mutex;
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
@@ -23,7 +25,7 @@ use crate::runtime::{self, Owned};
 /// Plain functions that run at once. Further ones wait, and those who wait too long are answered 4001.
 const THREADS: usize = 32;
 
-#[pyclass(frozen, module = "digi._digi")]
+#[pyclass(frozen, weakref, module = "digi._digi")]
 pub(crate) struct Server {
     address: SocketAddr,
     handle: Mutex<Option<Owned<ServerHandle>>>,
@@ -68,6 +70,25 @@ impl Handshake {
             cookies.set_item(name.trim(), value.trim().trim_matches('"'))?;
         }
         Ok(cookies)
+    }
+}
+
+/// `digi.Origins`: the server's own check, for those who serve WebSockets otherwise.
+#[pyclass(frozen, module = "digi._digi")]
+pub(crate) struct Origins(CoreOrigins);
+
+#[pymethods]
+impl Origins {
+    #[new]
+    #[pyo3(signature = (origins=None))]
+    fn new(origins: Option<Vec<String>>) -> Self {
+        Self(origins.map_or_else(CoreOrigins::default, CoreOrigins::new))
+    }
+
+    #[pyo3(signature = (origin, host))]
+    fn allow(&self, origin: Option<&str>, host: Option<&str>) -> bool {
+        // Who sends none is no browser, and could write there whatever it likes.
+        origin.is_none_or(|origin| self.0.allow_origin(origin, host))
     }
 }
 

@@ -18,7 +18,7 @@ use crate::errors::Failure;
 use crate::pending::Pending;
 use crate::runtime::Owned;
 
-#[pyclass(frozen, module = "digi._digi")]
+#[pyclass(frozen, weakref, module = "digi._digi")]
 pub(crate) struct Session(Arc<Owned<Open>>);
 
 struct Open {

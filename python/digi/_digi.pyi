@@ -20,7 +20,8 @@ class Pending(Generic[T]):
     """Something under way: `await` it, or call `result()` where no event loop runs.
 
     It has begun when you get it. Await it once. A cancelled await gives up waiting and nothing else: a message that
-    was posted is stored all the same, frames stay for the next call, and a session that nobody got is closed.
+    was posted is stored all the same, frames stay for the next call, and a session that nobody got is closed. What is
+    under way at the same time may be done in any order: where the order matters, await one before you call the next.
     """
 
     def __await__(self) -> Generator[Any, None, T]: ...
@@ -100,15 +101,15 @@ class Engine:
         limits: Mapping[str, int] | None = None,
     ) -> Self: ...
     def open(self) -> Pending[Engine]:
-        """Open the store, migrate it and start. Raises `ConfigError`, `StoreError`. Open it once."""
+        """Open the store, migrate it and start; does nothing on an open engine. Raises `ConfigError`, `StoreError`."""
 
     def close(self) -> Pending[None]:
         """End in good order: take nothing new in, store and hand out what is queued, close the sessions with 1012."""
 
-    async def __aenter__(self) -> Engine: ...
-    async def __aexit__(
+    def __aenter__(self) -> Pending[Engine]: ...
+    def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    ) -> Pending[None]: ...
     def __enter__(self) -> Engine: ...
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -164,7 +165,10 @@ class Engine:
     def create_room(
         self, members: Sequence[Member] = (), *, name: str = "", kind: str = "", id: int | None = None
     ) -> Pending[int]:
-        """Make a room with its first members (key, name, role); gives its id. Raises `RoomExistsError`, `StoreError`."""
+        """Make a room with its first members (key, name, role); gives its id.
+
+        Raises `RoomExistsError`, `StoreError`.
+        """
 
     def history(self, room: int, before: int | None = None, limit: int = 50) -> Pending[list[Message]]:
         """The newest messages placed before `before` (or the newest of all), oldest first, tombstones included."""
@@ -208,10 +212,10 @@ class Session:
     def close(self, code: int = 1000) -> None:
         """Close the session with a code out of docs/errors.md; frames that wait are still handed out."""
 
-    async def __aenter__(self) -> Session: ...
-    async def __aexit__(
+    def __aenter__(self) -> Pending[Session]: ...
+    def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    ) -> Pending[None]: ...
     def __enter__(self) -> Session: ...
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -345,6 +349,24 @@ class Handshake:
     def cookies(self) -> dict[str, str]: ...
 
 @final
+class Origins:
+    """Which web pages may open a connection; without the check a foreign page could use a visitor's cookie.
+
+    `Origins()` lets in pages of the host that the request is for, `Origins([...])` those listed, as browsers write them
+    (`https://chat.example`); `"*"` every page, which is safe only where no cookie logs anybody in.
+
+    >>> import digi
+    >>> digi.Origins().allow("https://chat.example", "chat.example")
+    True
+    >>> digi.Origins(["https://app.example"]).allow("https://evil.example", "chat.example")
+    False
+    """
+
+    def __new__(cls, origins: Sequence[str] | None = None) -> Self: ...
+    def allow(self, origin: str | None, host: str | None) -> bool:
+        """Whether a request with these two headers may connect. No origin: no browser, and let through."""
+
+@final
 class Server:
     """A running WebSocket server, made by `serve`. `async with` (or `with`) shuts it down at the end."""
 
@@ -355,10 +377,10 @@ class Server:
     def shutdown(self) -> Pending[None]:
         """Close the engine and then the server: commit what is queued, close every session with 1012."""
 
-    async def __aenter__(self) -> Server: ...
-    async def __aexit__(
+    def __aenter__(self) -> Pending[Server]: ...
+    def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    ) -> Pending[None]: ...
     def __enter__(self) -> Server: ...
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -695,9 +717,9 @@ class Subject:
     """A store under test, empty and migrated, and what can be done to it. Import it from `digi.testing`.
 
     `second` opens another handle on the same data, as another process would have it; `reopen` the same data again after
-    the store was dropped; `offender` is a text that the store answers with `StoreRejectedError`; `bounded` says that the
-    store holds a few MiB, so that a test can fill it; `remembers_batches` that it knows a batch again by its id. Tests of
-    what cannot be done do not apply.
+    the store was dropped; `offender` is a text that the store answers with `StoreRejectedError`; `bounded` says that
+    the store holds a few MiB, so that a test can fill it; `remembers_batches` that it knows a batch again by its id.
+    Tests of what cannot be done do not apply.
     """
 
     def __new__(

@@ -14,8 +14,8 @@ What it guarantees, each of it a test of the suite in `digi.testing`:
 3. Reads are linearizable: `head` in an answer is read before the rows and is never older than a batch whose `apply`
    returned before the read began. So a replica behind the primary is not good enough.
 4. Times of a room never go back: a change's time is the later of the batch's `now` and the last change's.
-5. Repeating a batch under the same id after `StoreUnknownError` is safe and gives the outcomes of the one execution that
-   was committed.
+5. Repeating a batch under the same id after `StoreUnknownError` is safe and gives the outcomes of the one execution
+   that was committed.
 
 What it cannot do, it says by an exception of `digi.errors`: `StoreUnavailableError` (not done, later it may work),
 `StoreUnknownError` (perhaps done), `StoreFullError`, `StoreRejectedError` (not done, and repeating it does not help),
@@ -56,14 +56,14 @@ class Store(Protocol):
 
         Then, per command, in order: the room exists; the user is a member, the sender or a moderator (not asked when
         `is_host`); an `add` whose `client_id` the sender has used within the room's last 1,000 changes is a duplicate,
-        whoever stored the first; texts with U+0000 are refused (`bad_body`), and so is what needs a number in a room that
-        has used up its numbers (`room_full`). Only what is accepted takes a number and is written.
+        whoever stored the first; texts with U+0000 are refused (`bad_body`), and so is what needs a number in a room
+        that has used up its numbers (`room_full`). Only what is accepted takes a number and is written.
 
         `digi.Planner` takes all of these decisions; a store that uses it only reads and writes rows.
 
-        Digi waits for the answer however long it takes. Raises `StoreUnavailableError`, `StoreFullError`: not committed.
-        `StoreUnknownError`: perhaps committed; the same batch comes again. `StoreRejectedError`: not committed, and the
-        batch as it is never will be, because one of its commands cannot be stored.
+        Digi waits for the answer however long it takes. Raises `StoreUnavailableError`, `StoreFullError`: not
+        committed. `StoreUnknownError`: perhaps committed; the same batch comes again. `StoreRejectedError`: not
+        committed, and the batch as it is never will be, because one of its commands cannot be stored.
         """
 
     def void(self, batch_id: BatchId) -> None:
@@ -79,10 +79,10 @@ class Store(Protocol):
     def changes(self, room: int, after: int, limit: int) -> Changes:
         """The log after a number. Raises `NoSuchRoomError`.
 
-        The head is read first, then the present state of every message that changed in `(after, through]`, one row each,
-        and every membership change, where `through` is the head or `after + limit` if that is less. Rows come in order of
-        `seq`, the last change that they stand for; messages that were purged have no row. `after` and `limit` may be as
-        large as 2^64 - 1.
+        The head is read first, then the present state of every message that changed in `(after, through]`, one row
+        each, and every membership change, where `through` is the head or `after + limit` if that is less. Rows come in
+        order of `seq`, the last change that they stand for; messages that were purged have no row. `after` and `limit`
+        may be as large as 2^64 - 1.
         """
 
     def history(self, room: int, before: int | None, limit: int) -> History:

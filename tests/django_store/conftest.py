@@ -81,6 +81,7 @@ def postgresql_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]
 @pytest.fixture
 def postgresql(postgresql_server: int) -> Iterator[str]:
     """The alias of an empty PostgreSQL database."""
+    assert connections["postgresql"].settings_dict["PORT"] == postgresql_server
     with connections["postgresql"].cursor() as cursor:
         cursor.execute(f"TRUNCATE {', '.join(TABLES)}")
     yield "postgresql"

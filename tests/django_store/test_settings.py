@@ -16,12 +16,14 @@ from django.db import connections
 from django.template import Context, Template
 from django.test import override_settings
 
+from django_store.conftest import use_file
 from django_store.toy import ToyStore
 
 SECRET = "a secret of at least thirty-two bytes"
 
 
-def test_there_is_a_default_for_everything(sqlite: str) -> None:
+@pytest.mark.usefixtures("sqlite")
+def test_there_is_a_default_for_everything() -> None:
     assert conf.get() == conf.Config()
     assert checks.check_settings() == []
     assert get_cipher().open("room", get_cipher().seal("room", 7)) == 7
@@ -91,9 +93,9 @@ def linked(sqlite: str, tmp_path: Path) -> Path:
 
 def test_a_second_copy_of_sqlite_on_one_file_is_refused(sqlite: str, linked: Path, tmp_path: Path) -> None:
     for name in (connections[sqlite].settings_dict["NAME"], str(linked), os.path.relpath(linked)):
-        with override_settings(DIGI={"STORE": f"sqlite:{name}?readers=2"}):
-            with pytest.raises(ImproperlyConfigured, match="is the file of DATABASES"):
-                make_engine()
+        setting = {"STORE": f"sqlite:{name}?readers=2"}
+        with override_settings(DIGI=setting), pytest.raises(ImproperlyConfigured, match="is the file of DATABASES"):
+            make_engine()
     with override_settings(DIGI={"STORE": f"sqlite:{tmp_path / 'digi.db'}"}), make_engine() as engine:
         assert engine.create_room([]).result() == 1
 
@@ -128,7 +130,8 @@ def fresh() -> Iterator[None]:
         yield
 
 
-def test_a_process_has_one_engine_and_a_child_its_own(sqlite: str, fresh: None) -> None:
+@pytest.mark.usefixtures("fresh")
+def test_a_process_has_one_engine_and_a_child_its_own(sqlite: str) -> None:
     engine = get_engine()
     assert get_engine() is engine
     engine.open().result()
@@ -162,9 +165,8 @@ def test_an_engine_on_the_projects_database(database: str) -> None:
     assert [seq for _, _, seq in store.heads([room])] == [2]
 
 
-def test_an_engine_without_tables_says_what_to_do(tmp_path: Path, sqlite: str) -> None:
-    from django_store.conftest import use_file
-
+@pytest.mark.usefixtures("sqlite")
+def test_an_engine_without_tables_says_what_to_do(tmp_path: Path) -> None:
     use_file(tmp_path / "empty.db")
-    with override_settings(DIGI={}), pytest.raises(digi.ConfigError, match="run `manage.py migrate`"):
+    with override_settings(DIGI={}), pytest.raises(digi.ConfigError, match=r"run `manage\.py migrate`"):
         make_engine().open().result()

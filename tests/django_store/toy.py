@@ -69,12 +69,12 @@ class ToyStore:
             changed += [(room, row[4]) for (of, seq), row in log.items() if of == room and after < seq and row[4]]
         roles, wanted = self.planner.note(adds, changed)
         known = [(*key, members[key]) for key in roles if key in members]
-        plan = self.planner.decide(known, [messages[id] for id in wanted if id in messages])
-        for id, _, _, sender, name, client_id, created_at, edited_at, deleted_at, body in plan.inserted:
-            messages[id] = (id, sender, name, client_id, created_at, edited_at, deleted_at, body)
+        plan = self.planner.decide(known, [messages[key] for key in wanted if key in messages])
+        for key, _, _, *rest in plan.inserted:
+            messages[key] = (key, *rest)
         self._step("middle")
-        for id, body, edited_at, deleted_at in plan.updated:
-            messages[id] = (*messages[id][:5], edited_at, deleted_at, body)
+        for key, body, edited_at, deleted_at in plan.updated:
+            messages[key] = (*messages[key][:5], edited_at, deleted_at, body)
         log.update({row[:2]: row for row in plan.log})
         for key in plan.left:
             del members[key]
@@ -106,10 +106,10 @@ class ToyStore:
         for message in self._messages(room):
             if after < message.pos <= through:
                 last[message.id] = message.pos
-        for (of, seq), (_, _, kind, id, user, _) in sorted(self.tables["log"].items()):
+        for (of, seq), (_, _, kind, message_id, user, _) in sorted(self.tables["log"].items()):
             if of == room and after < seq <= through:
                 if user is None:
-                    last[id] = seq
+                    last[message_id] = seq
                 else:
                     rows.append(ChangeRow.member(seq, "joined" if kind == 3 else "left", user))
         rows += [ChangeRow.changed(last[message.id], message) for message in self._messages(room) if message.id in last]
@@ -117,7 +117,7 @@ class ToyStore:
 
     def _messages(self, room: int) -> list[Message]:
         names = ("id", "sender", "sender_name", "client_id", "created_at", "edited_at", "deleted_at", "body")
-        rows = (row for id, row in sorted(self.tables["messages"].items()) if id >> 32 == room)
+        rows = (row for key, row in sorted(self.tables["messages"].items()) if key >> 32 == room)
         return [Message(room=room, pos=row[0] & 0xFFFF_FFFF, **dict(zip(names, row, strict=True))) for row in rows]
 
     def history(self, room: int, before: int | None, limit: int) -> History:
@@ -140,14 +140,14 @@ class ToyStore:
             self.tables["heads"][room] = (max(epoch + 1, now), last_seq, last_seq, last_at)
 
     def create_room(self, room: NewRoom, now: int) -> int:
-        id = max(self.tables["heads"], default=0) + 1 if room.id is None else room.id
-        if not 1 <= id < 2**31:
+        number = max(self.tables["heads"], default=0) + 1 if room.id is None else room.id
+        if not 1 <= number < 2**31:
             raise StoreRejectedError("out of range")
-        if id in self.tables["heads"]:
-            raise RoomExistsError(f"room {id}")
-        self.tables["heads"][id] = (now, 0, 0, now)
-        self.tables["members"].update({(id, user): ROLES[role] for user, _, role in room.members})
-        return id
+        if number in self.tables["heads"]:
+            raise RoomExistsError(f"room {number}")
+        self.tables["heads"][number] = (now, 0, 0, now)
+        self.tables["members"].update({(number, user): ROLES[role] for user, _, role in room.members})
+        return number
 
     def purge(self, room: int, before: int) -> int:
         epoch, last_seq, floor, last_at = self._head(room)

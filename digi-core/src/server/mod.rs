@@ -65,10 +65,10 @@ use tokio::task::JoinHandle;
 pub use auth::{AuthError, Authenticator, CallbackAuthenticator, Identity, SUBPROTOCOL};
 pub use jwt::{JwtAuthenticator, JwtKey};
 pub use limits::ServerLimits;
+pub use origin::Origins;
 
 use crate::engine::Engine;
 use crate::error::{Code, Error};
-use origin::Origins;
 
 /// Sockets beyond `max_connections` that are let in only to be told so, and to ask for the health.
 const SPARE: u32 = 64;

@@ -7,7 +7,8 @@ use http::header::{HOST, ORIGIN};
 /// a chat in that user's name, because browsers send cookies along. A client that is no browser sends no `Origin`
 /// and is let through: it could write there whatever it likes.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(super) enum Origins {
+#[non_exhaustive]
+pub enum Origins {
     /// Pages of the host and port that the request itself is for.
     #[default]
     SameHost,
@@ -18,29 +19,35 @@ pub(super) enum Origins {
 }
 
 impl Origins {
-    pub(super) fn new<S: AsRef<str>>(origins: impl IntoIterator<Item = S>) -> Self {
+    /// The listed origins; `"*"` stands for every one.
+    pub fn new<S: AsRef<str>>(origins: impl IntoIterator<Item = S>) -> Self {
         let listed: Vec<String> =
             origins.into_iter().map(|origin| origin.as_ref().trim_end_matches('/').to_ascii_lowercase()).collect();
         if listed.iter().any(|origin| origin == "*") { Self::Any } else { Self::Listed(listed) }
     }
 
+    /// Whether a request with these headers may connect.
     pub(super) fn allow(&self, headers: &HeaderMap) -> bool {
         let mut origins = headers.get_all(ORIGIN).iter();
         let Some(origin) = origins.next() else { return true };
         let (Ok(origin), None) = (origin.to_str(), origins.next()) else { return false };
+        self.allow_origin(origin, headers.get(HOST).and_then(|host| host.to_str().ok()))
+    }
+
+    /// Whether a page of `origin` may connect by a request whose `Host` header is `host`.
+    pub fn allow_origin(&self, origin: &str, host: Option<&str>) -> bool {
         let origin = origin.to_ascii_lowercase();
         match self {
             Self::Any => true,
             Self::Listed(listed) => listed.contains(&origin),
-            Self::SameHost => same_host(&origin, headers),
+            Self::SameHost => host.is_some_and(|host| same_host(&origin, host)),
         }
     }
 }
 
-fn same_host(origin: &str, headers: &HeaderMap) -> bool {
+fn same_host(origin: &str, host: &str) -> bool {
     // "null", as sandboxed pages send it, has no "://".
     let Some((scheme, authority)) = origin.split_once("://") else { return false };
-    let Some(host) = headers.get(HOST).and_then(|host| host.to_str().ok()) else { return false };
     let port = match scheme {
         "http" => ":80",
         "https" => ":443",

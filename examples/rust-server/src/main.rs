@@ -109,9 +109,9 @@ impl Site {
         let (status, kind, body) = match request.uri().path() {
             _ if !matches!(*request.method(), Method::GET | Method::HEAD) => failed(StatusCode::METHOD_NOT_ALLOWED),
             "/" => page("text/html", include_str!("../static/index.html")),
-            "/chat.css" => page("text/css", include_str!("../static/chat.css")),
-            "/chat.mjs" => page("text/javascript", include_str!("../static/chat.mjs")),
-            "/client.mjs" => page("text/javascript", include_str!("../static/client.mjs")),
+            "/page.css" => page("text/css", include_str!("../static/page.css")),
+            "/page.mjs" => page("text/javascript", include_str!("../static/page.mjs")),
+            "/digi.js" => page("text/javascript", include_str!("../../../python/digi/django/static/digi/digi.js")),
             "/join" => self.join(request.uri().query()),
             _ => failed(StatusCode::NOT_FOUND),
         };

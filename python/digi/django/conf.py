@@ -1,8 +1,11 @@
-"""The setting `DIGI`, a dict. Every key is optional:
+"""The setting `DIGI`, a dict. Every key is optional.
+
+`STORE` is `"orm"` (the project's own database), a URL (`"sqlite:/srv/chat.db"`, `"memory:"`), or the dotted path of a
+function or class that gives a store.
 
 | key | default | what it is |
 |---|---|---|
-| `STORE` | `"orm"` | `"orm"`: the project's own database; a URL (`"sqlite:/srv/chat.db"`, `"memory:"`); or the dotted path of a function or class that gives a store |
+| `STORE` | `"orm"` | where rooms are kept |
 | `DATABASE` | `"default"` | for `"orm"`: which of DATABASES |
 | `LAYER` | `"local:"` | the channel layer's URL |
 | `LIMITS` | `{}` | bounds by name, see `digi.Engine.LIMITS` |
@@ -103,8 +106,8 @@ def _own_file(url: str) -> str | None:
     for alias, database in settings.DATABASES.items():
         if database.get("ENGINE") == _SQLITE and _is_same(path, Path(str(database.get("NAME", "")))):
             return (
-                f"{path} is the file of DATABASES[{alias!r}]. Django opens it with Python's copy of SQLite and Digi with "
-                "its own; two copies in one process remove each other's file locks, and committed data is lost. Write "
+                f"{path} is the file of DATABASES[{alias!r}]. Django opens it with Python's copy of SQLite and Digi "
+                "with its own; two copies in one process remove each other's file locks, and committed data is lost. Write "
                 '"orm", which goes through Django\'s connections, or name a file of Digi\'s own'
             )
     return None
@@ -138,11 +141,11 @@ def _keys(value: Any) -> str | None:
     wanted = "secrets (str or bytes) by key id (0 to 255)"
     if not isinstance(value, dict) or not value:
         return f"{wanted}, not {_kind(value)}"
-    for id, secret in value.items():
-        if isinstance(id, bool) or not isinstance(id, int) or not 0 <= id <= 255:
-            return f"{wanted}: {id!r} is no id"
+    for key, secret in value.items():
+        if isinstance(key, bool) or not isinstance(key, int) or not 0 <= key <= 255:
+            return f"{wanted}: {key!r} is no id"
         if not isinstance(secret, (str, bytes)):
-            return f"{wanted}: the secret of {id} is a {_kind(secret)}"
+            return f"{wanted}: the secret of {key} is a {_kind(secret)}"
     return None
 
 

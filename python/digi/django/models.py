@@ -1,8 +1,8 @@
-"""Digi's tables as models, for reading and for the admin. What is written goes through `digi.django.rooms` or an engine:
-a row that is changed here takes no number, and nobody hears of it.
+"""Digi's tables as models, for reading and for the admin.
 
-The columns are those of the native stores, and on SQLite the tables are made by the same scripts. Times are milliseconds
-since 1970-01-01T00:00:00Z.
+What is written goes through `digi.django.rooms` or an engine: a row that is changed here takes no number, and nobody
+hears of it. The columns are those of the native stores, and on SQLite the tables are made by the same scripts. Times
+are milliseconds since 1970-01-01T00:00:00Z.
 """
 
 from __future__ import annotations

@@ -98,7 +98,7 @@ class OrmStore:
                 raise lost.meaning from lost.__cause__
             except (DatabaseError, OverflowError) as error:
                 meaning = as_store_error(connection, error)
-                # A connection that was closed while nothing was asked is no reason to refuse what comes next: once more.
+                # A connection that was closed while nothing was asked is no reason to refuse what comes next.
                 if not self._is_gone(connection, before) or before is None:
                     raise meaning from error
                 before = None
@@ -237,8 +237,7 @@ class OrmStore:
             found = tables.messages_between(room, after, through)
             # Those that were added before; what was purged since has nothing to tell.
             found += tables.messages(sorted(changed.keys() - {row[0] for row in found}))
-            for row in found:
-                rows.append(ChangeRow.changed(changed.get(row[0], row[0] & LAST_POS), _message(row)))
+            rows += [ChangeRow.changed(changed.get(row[0], row[0] & LAST_POS), _message(row)) for row in found]
             rows.sort(key=lambda row: row.seq)
             if self._connection.vendor != "sqlite":
                 floor = _one(tables, room)[3]
@@ -286,16 +285,16 @@ class OrmStore:
         members = {user: (user, name, ROLES[role]) for user, name, role in room.members}
 
         def write(tables: Tables) -> int:
-            id = tables.next_room() if room.id is None else room.id
-            if not 1 <= id <= LAST_ROOM:
-                raise StoreRejectedError(f"room ids lie between 1 and {LAST_ROOM}, not {id}")
-            if tables.heads([id]):
+            number = tables.next_room() if room.id is None else room.id
+            if not 1 <= number <= LAST_ROOM:
+                raise StoreRejectedError(f"room ids lie between 1 and {LAST_ROOM}, not {number}")
+            if tables.heads([number]):
                 raise _RepeatedError
             try:
-                tables.create_room(id, room.name, room.kind, list(members.values()), now)
+                tables.create_room(number, room.name, room.kind, list(members.values()), now)
             except IntegrityError as error:
                 raise _RepeatedError from error
-            return id
+            return number
 
         for _ in range(ROOM_TRIES):
             try:
@@ -309,10 +308,10 @@ class OrmStore:
         """Under the head's lock."""
 
         def write(tables: Tables) -> int:
-            id, epoch, last_seq, floor, last_at = _one(tables, room, lock=True)
+            _, epoch, last_seq, floor, last_at = _one(tables, room, lock=True)
             removed, last = tables.remove_messages(room, min(before, HIGHEST))
             if last > floor:
-                tables.set_heads([(id, epoch, last_seq, last, last_at)])
+                tables.set_heads([(room, epoch, last_seq, last, last_at)])
             return removed
 
         return self._write(write)
@@ -338,11 +337,11 @@ def _role_name(role: int) -> Any:
 
 
 def _message(row: MessageRow) -> Message:
-    id, sender, sender_name, client_id, created_at, edited_at, deleted_at, body = row
+    number, sender, sender_name, client_id, created_at, edited_at, deleted_at, body = row
     return Message(
-        id=id,
-        room=id >> 32,
-        pos=id & LAST_POS,
+        id=number,
+        room=number >> 32,
+        pos=number & LAST_POS,
         sender=sender,
         sender_name=sender_name,
         body=body,

@@ -283,7 +283,7 @@ class Tables:
     def write(self, plan: Plan) -> None:
         """Writes what was planned."""
         self._insert("digi_message", _INSERT, plan.inserted)
-        updated = [(body, edited_at, deleted_at, id) for id, body, edited_at, deleted_at in plan.updated]
+        updated = [(*rest, message) for message, *rest in plan.updated]
         self._update("digi_message", ("body", "edited_at", "deleted_at"), ["id"], updated)
         self._insert("digi_change", _LOG, plan.log)
         where = self._where("room_id = %s", "user_key = %s")

@@ -1,11 +1,16 @@
-// The view: what the people see of a ChatClient, and what they do with it.
+// A room as its people see it: what DigiChat knows is drawn, what they do is passed on.
 
-import { ChatClient } from "./client.mjs";
+import { DigiChat } from "../digi/digi.js";
+import { clock, dayOf } from "./time.mjs";
 
 const $ = (id) => document.getElementById(id);
-const me = new URLSearchParams(location.search).get("as");
+const { path, user: me } = JSON.parse($("data").textContent);
+const chat = new DigiChat(path, { user: me });
+const name = document.title;
 /** Pixels from the end within which the list follows new messages. */
 const NEAR = 80;
+/** So many messages stay in the page while one reads the newest. */
+const KEPT = 500;
 
 const STATES = {
   connecting: "Connecting …",
@@ -19,6 +24,7 @@ const CLOSED = {
   4501: "You are not a member of this chat.",
   4502: "You were removed from this chat.",
   4503: "You are no longer logged in.",
+  4504: "You were logged out here.",
   4505: "You have this chat open in too many tabs.",
 };
 
@@ -28,47 +34,30 @@ const FAILED = {
   frame_too_large: "Too long to be sent",
   bad_body: "Contains a character that cannot be sent",
   message_deleted: "The message was deleted meanwhile",
+  not_a_member: "You are no longer a member of this chat",
+  refused: "Not allowed in this chat",
 };
 
-let client;
 /** The message whose text is in the composer, and what stood there before. */
 let editing = null;
 let draft = "";
+/** What others wrote while this tab was hidden, and while one was reading further up. */
 let unread = 0;
+let below = 0;
 let scheduled = false;
 /** The elements of the list and what they show, by key. */
 const rows = new Map();
 /** The highest place that was announced; null until the first page is there. */
 let announced = null;
 
-if (me === "alice" || me === "bob") start();
-else $("choose").hidden = false;
-
-function start() {
-  const peer = capital(me === "alice" ? "bob" : "alice");
-  $("chat").hidden = false;
-  $("peer").textContent = peer;
-  $("avatar").textContent = peer[0];
-  $("avatar").dataset.user = peer.toLowerCase();
-  $("switch").title = `You are ${capital(me)}`;
-  client = new ChatClient({ user: me, open, changed: schedule });
-  client.connect();
-  listen();
-  title();
-  render();
-  $("text").focus();
-}
-
-/** Logs in anew for every connection: the login is valid for a minute. */
-async function open(cursor) {
-  const answer = await fetch(`join?user=${encodeURIComponent(me)}`, { cache: "no-store" });
-  if (!answer.ok) throw Object.assign(new Error(`join: ${answer.status}`), { final: answer.status < 500 });
-  const { path, login } = await answer.json();
-  const url = new URL(path, location.href);
-  url.protocol = url.protocol.replace("http", "ws");
-  if (cursor) url.searchParams.set("after", cursor);
-  return new WebSocket(url, ["digi", `digi.jwt.${login}`]);
-}
+chat.addEventListener("change", schedule);
+chat.addEventListener("error", ({ detail }) => {
+  if (detail.code === "outbox_full") complain("Too much waits to be sent already. What you wrote stays here.");
+});
+listen();
+chat.connect();
+render();
+$("text").focus();
 
 function listen() {
   $("composer").addEventListener("submit", (event) => {
@@ -83,36 +72,32 @@ function listen() {
     } else if (event.key === "Escape" && editing) {
       stopEditing();
     } else if (event.key === "ArrowUp" && !$("text").value) {
-      const last = sorted().findLast(isMine);
+      const last = chat.sorted().findLast(isMine);
       if (last) event.preventDefault(), startEditing(last);
     }
   });
   $("cancel").addEventListener("click", stopEditing);
-  $("older").addEventListener("click", () => client.older());
+  $("older").addEventListener("click", () => chat.older());
   $("newest").addEventListener("click", () => toEnd());
-  $("scroller").addEventListener("scroll", () => atEnd() && ($("newest").hidden = true));
+  $("reload").addEventListener("click", () => location.reload());
+  $("scroller").addEventListener("scroll", () => atEnd() && seenBelow());
   document.addEventListener("visibilitychange", () => {
     if (document.hidden) return;
     unread = 0;
     title();
-    if (client.state === "offline") client.connect();
   });
-  window.addEventListener("online", () => client.state === "offline" && client.connect());
-  window.addEventListener("beforeunload", (event) => client.outbox.length > 0 && event.preventDefault());
+  window.addEventListener("beforeunload", (event) => chat.outbox.length > 0 && event.preventDefault());
 }
 
 function submit() {
   const text = $("text").value;
   if (!text.trim()) return;
-  if (!editing) {
-    client.add(text);
+  if (editing) {
+    if (text === editing.message.text || chat.edit(editing.message, text)) stopEditing();
+  } else if (chat.add(text)) {
     $("text").value = "";
     toEnd();
-    return;
   }
-  const { message } = editing;
-  if (text !== message.text) client.edit(message, text);
-  stopEditing();
 }
 
 function startEditing(message) {
@@ -140,7 +125,7 @@ function askToDelete(message) {
   $("quoted").textContent = message.text;
   dialog.returnValue = "";
   dialog.onclose = () => {
-    if (dialog.returnValue === "delete") client.remove(message);
+    if (dialog.returnValue === "delete") chat.remove(message);
     $("text").focus();
   };
   dialog.showModal();
@@ -161,43 +146,54 @@ function render() {
   status();
   announce();
   list();
-  $("empty").hidden = rows.size > 0 || client.state !== "online" || client.more || announced === null;
-  $("older").hidden = !client.more;
-  if (editing && (client.messages.get(editing.message.pos)?.deleted ?? true)) stopEditing();
-  if (following) toEnd();
-  else restore(before);
+  $("empty").hidden = rows.size > 0 || chat.state !== "online" || chat.more || announced === null;
+  $("older").hidden = !chat.more;
+  if (editing && (chat.messages.get(editing.message.pos)?.deleted ?? true)) stopEditing();
+  if (!following) return restore(before);
+  toEnd();
+  chat.trim(KEPT);
 }
 
 function status() {
-  const { state, closeCode } = client;
+  const { state, closeCode } = chat;
   $("chat").dataset.state = state;
   setText($("status"), STATES[state]);
-  $("notice").hidden = state !== "closed";
-  if (state === "closed") setText($("notice"), `${CLOSED[closeCode] ?? "The connection was closed."} Reload the page to try again.`);
+  if (state === "closed") complain(CLOSED[closeCode] ?? "The connection was closed.");
+  else if (chat.outbox.length === 0 || !$("reload").hidden) $("notice").hidden = true;
+  $("reload").hidden = state !== "closed";
+}
+
+function complain(text) {
+  setText($("reason"), text);
+  $("notice").hidden = false;
 }
 
 /** Says what others wrote to those who cannot see it, and counts it for those who look elsewhere. */
 function announce() {
-  const highest = Math.max(-1, ...sorted().slice(-1).map((message) => message.pos));
+  const messages = chat.sorted();
+  const highest = messages.at(-1)?.pos ?? -1;
   if (announced !== null && highest > announced) {
-    const fresh = sorted().filter((message) => message.pos > announced && !message.deleted && message.user !== me);
-    $("news").textContent = fresh.map((message) => `${capital(message.user)}: ${message.text}`).join("\n");
+    const fresh = messages.filter((message) => message.pos > announced && !message.deleted && message.user !== me);
+    $("news").textContent = fresh.map(({ user, text }) => `${user}: ${text}`).join("\n");
     if (document.hidden) unread += fresh.length;
-    if (fresh.length > 0 && !atEnd()) $("newest").hidden = false;
+    if (!atEnd()) below += fresh.length;
+    setText($("newest"), below === 1 ? "1 new message" : `${below} new messages`);
+    $("newest").hidden = below === 0;
     title();
   }
-  if (announced !== null || client.isLoaded) announced = Math.max(announced ?? -1, highest);
+  if (announced !== null || chat.isLoaded) announced = Math.max(announced ?? -1, highest);
+}
+
+function seenBelow() {
+  below = 0;
+  $("newest").hidden = true;
 }
 
 function title() {
-  document.title = `${unread ? `(${unread}) ` : ""}${capital(me)} · Digi chat`;
+  document.title = `${unread ? `(${unread}) ` : ""}${name}`;
 }
 
-function sorted() {
-  return [...client.messages.values()].sort((a, b) => a.pos - b.pos);
-}
-
-/** Brings the list in line with the client: what shows the same as before stays as it is. */
+/** Brings the list in line with the chat: what shows the same as before stays as it is. */
 function list() {
   const wanted = [];
   let day = "";
@@ -212,10 +208,10 @@ function list() {
     put(key, { ...shown, mine: shown.user === me, first: shown.user !== author }, buildMessage);
     author = shown.user;
   };
-  for (const message of sorted()) bubble(`at ${message.pos}`, { ...message, ...pendingOn(message) });
-  for (const item of client.outbox) {
-    if (item.type !== "add" || client.isShown(item)) continue;
-    const state = item.failed ? "failed" : item.sent && client.state === "online" ? "sending" : "waiting";
+  for (const message of chat.sorted()) bubble(`at ${message.pos}`, { ...message, ...pendingOn(message) });
+  for (const item of chat.outbox) {
+    if (item.type !== "add" || chat.isShown(item)) continue;
+    const state = item.failed ? "failed" : item.sent && chat.state === "online" ? "sending" : "waiting";
     bubble(`own ${item.clientId}`, { user: me, text: item.text, at: item.at, state, item: item.clientId, failed: item.failed });
   }
 
@@ -248,7 +244,7 @@ function fingerprint({ id, version, at, ...seen }) {
 
 /** What the user asked for and the server has not answered yet shows on the message already. */
 function pendingOn(message) {
-  const item = client.outbox.findLast((item) => item.type !== "add" && item.pos === message.pos);
+  const item = chat.outbox.findLast((item) => item.type !== "add" && item.pos === message.pos);
   const marked = editing?.message.pos === message.pos ? { marked: true } : {};
   if (!item) return marked;
   if (item.failed) return { ...marked, state: "failed", item: item.clientId, failed: item.failed };
@@ -275,21 +271,21 @@ function buildMessage(shown) {
   const element = make(
     "li",
     { className: classes.filter(Boolean).join(" ") },
-    make("span", { className: first && !mine ? "author" : "aside", textContent: mine ? "You" : capital(user) }),
+    make("span", { className: first && !mine ? "author" : "aside", textContent: mine ? "You" : user }),
     make("p", { className: "text", dir: "auto", textContent: deleted ? "This message was deleted." : text }),
     make("p", { className: "meta" }, note && make("span", { className: "note", textContent: note }), time),
   );
   if (pos) element.dataset.pos = pos;
   if (state === "failed") {
-    const item = () => client.outbox.find((item) => item.clientId === shown.item);
+    const item = () => chat.outbox.find((item) => item.clientId === shown.item);
     element.append(
       actions(
-        ["Try again", `Try again: ${text}`, () => client.retry(item())],
-        ["Discard", `Discard: ${text}`, () => client.discard(item())],
+        ["Try again", `Try again: ${text}`, () => chat.retry(item())],
+        ["Discard", `Discard: ${text}`, () => chat.discard(item())],
       ),
     );
   } else if (mine && pos && !deleted && !state) {
-    const message = () => client.messages.get(pos);
+    const message = () => chat.messages.get(pos);
     element.append(
       actions(
         ["Edit", `Edit: ${text}`, () => startEditing(message())],
@@ -316,7 +312,7 @@ function atEnd() {
 
 function toEnd() {
   $("scroller").scrollTop = $("scroller").scrollHeight;
-  $("newest").hidden = true;
+  seenBelow();
 }
 
 /** The first message in sight and where it stands, so that older ones above it do not push it away. */
@@ -343,20 +339,4 @@ function make(tag, properties, ...children) {
   const element = Object.assign(document.createElement(tag), properties);
   element.append(...children.filter(Boolean));
   return element;
-}
-
-function capital(name) {
-  return name.charAt(0).toUpperCase() + name.slice(1);
-}
-
-function clock(at) {
-  return new Date(at).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
-}
-
-function dayOf(at) {
-  const day = new Date(at).toDateString();
-  const ago = (days) => new Date(Date.now() - days * 86_400_000).toDateString();
-  if (day === ago(0)) return "Today";
-  if (day === ago(1)) return "Yesterday";
-  return new Date(at).toLocaleDateString([], { weekday: "long", year: "numeric", month: "long", day: "numeric" });
 }

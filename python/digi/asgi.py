@@ -1,0 +1,220 @@
+"""Digi behind an ASGI server: Uvicorn, Daphne, Hypercorn, Granian, whatever speaks ASGI 3 on asyncio.
+
+    from digi import Engine
+    from digi.asgi import Chat
+
+    async def who(scope):
+        ...                       # look at scope["headers"]; answer a key, (key, name), or None for nobody
+
+    application = Chat(Engine(secret, "sqlite:chat.db"), who, other=my_http_app)
+
+WebSockets on `<route><room token>/` go to the engine, everything else to `other`. The engine is opened when the server
+starts (or with the first connection, where the server has no lifespan events) and closed when it stops. What the frames
+mean is told in docs/protocol.md; for Django there is `digi.django.asgi`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from typing import Any, TypeAlias
+from urllib.parse import parse_qs
+
+from digi._digi import Engine, Origins, Session
+from digi.errors import ClosedError, ConnectionRefusedByDigi
+
+Scope: TypeAlias = MutableMapping[str, Any]
+Event: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Event]]
+Send: TypeAlias = Callable[[Event], Awaitable[None]]
+Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+Authenticate: TypeAlias = Callable[[Scope], Awaitable["tuple[str, str] | str | None"]]
+
+logger = logging.getLogger(__name__)
+
+#: The sub-protocol that Digi's own clients offer.
+SUBPROTOCOL = "digi"
+#: Seconds that `authenticate` may take, before the connection is closed with 4001.
+AUTH_TIMEOUT = 5.0
+
+_UNAVAILABLE = (4001, "unavailable")
+_UNAUTHENTICATED = (4503, "unauthenticated")
+
+
+class Chat:
+    """An ASGI application for the chat's WebSockets.
+
+    `engine` is an `Engine` that this opens and closes, or a function that gives one. `authenticate` is awaited once per
+    connection, concurrently, with the ASGI scope. `route` is what precedes the token in the path. `origins` lists the
+    pages that may connect (default: those of the host that the request is for). `other` gets all other requests;
+    without it they are refused.
+    """
+
+    def __init__(
+        self,
+        engine: Engine | Callable[[], Engine],
+        authenticate: Authenticate,
+        *,
+        route: str = "/ws/chat/",
+        origins: Sequence[str] | None = None,
+        other: Application | None = None,
+    ) -> None:
+        if not (route.startswith("/") and route.endswith("/")):
+            raise ValueError(f"route: {route!r} has to begin and end with a slash")
+        if not callable(authenticate):
+            raise TypeError("authenticate: an async function of the ASGI scope")
+        self._engine = engine
+        self._authenticate = authenticate
+        self._route = route
+        self._origins = Origins(origins)
+        self._other = other
+
+    @property
+    def engine(self) -> Engine:
+        """The engine behind it."""
+        return self._engine if isinstance(self._engine, Engine) else self._engine()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection, as ASGI wants it."""
+        kind = scope["type"]
+        if kind == "websocket" and scope["path"].startswith(self._route):
+            await self._websocket(scope, receive, send)
+        elif kind == "lifespan":
+            await self._lifespan(receive, send)
+        elif self._other is not None:
+            await self._other(scope, receive, send)
+        elif kind == "websocket":
+            await receive()
+            await send({"type": "websocket.close"})
+        else:
+            await _not_found(send)
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        while True:
+            event = await receive()
+            if event["type"] == "lifespan.startup":
+                try:
+                    await self.engine.open()
+                except Exception as error:
+                    logger.exception("the engine could not be opened")
+                    await send({"type": "lifespan.startup.failed", "message": str(error)})
+                    return
+                await send({"type": "lifespan.startup.complete"})
+            else:
+                await self.engine.close()
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+
+    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if (await receive())["type"] != "websocket.connect":
+            return
+        headers = _headers(scope)
+        origin = headers.get("origin")
+        if not self._origins.allow(origin, headers.get("host")):
+            # Before it was accepted, so that the server answers 403.
+            await send({"type": "websocket.close"})
+            return
+        user = await self._user(scope)
+        # Accepted whatever comes next: a browser is shown a close code, but not the status of a refused handshake.
+        offered = scope.get("subprotocols") or ()
+        await send({"type": "websocket.accept", "subprotocol": SUBPROTOCOL if SUBPROTOCOL in offered else None})
+        if not isinstance(user, _User):
+            await send({"type": "websocket.close", "code": user[0], "reason": user[1]})
+            return
+        after = parse_qs(scope.get("query_string", b"").decode("latin-1")).get("after")
+        client = scope.get("client")
+        engine = self.engine
+        try:
+            if not engine.is_open:
+                await engine.open()
+            session = await engine.connect(
+                scope["path"][len(self._route) :].removesuffix("/"),
+                user.key,
+                user.name,
+                after=after[0] if after else None,
+                origin=origin,
+                remote=f"{client[0]}:{client[1]}" if client else None,
+            )
+        except ConnectionRefusedByDigi as refusal:
+            await send({"type": "websocket.close", "code": refusal.number, "reason": refusal.code})
+            return
+        except ClosedError:
+            await send({"type": "websocket.close", "code": 1012, "reason": "restart"})
+            return
+        await _serve(session, receive, send)
+
+    async def _user(self, scope: Scope) -> _User | tuple[int, str]:
+        """Who it is, or the close code and its reason."""
+        try:
+            answer = await asyncio.wait_for(self._authenticate(scope), AUTH_TIMEOUT)
+        except asyncio.TimeoutError:
+            logger.warning("authenticate gave no answer within %s s", AUTH_TIMEOUT)
+            return _UNAVAILABLE
+        except Exception:
+            logger.exception("authenticate failed")
+            return _UNAVAILABLE
+        if answer is None:
+            return _UNAUTHENTICATED
+        if isinstance(answer, str):
+            return _User(answer, answer)
+        if isinstance(answer, tuple) and len(answer) == 2 and all(isinstance(part, str) for part in answer):
+            return _User(*answer)
+        logger.error("authenticate answers None, a key, or (key, name), all str; not %s", type(answer).__name__)
+        return _UNAVAILABLE
+
+
+class _User:
+    __slots__ = ("key", "name")
+
+    def __init__(self, key: str, name: str) -> None:
+        self.key = key
+        self.name = name
+
+
+async def _serve(session: Session, receive: Receive, send: Send) -> None:
+    writer = asyncio.ensure_future(_write(session, send))
+    try:
+        while True:
+            event = await receive()
+            if event["type"] != "websocket.receive":
+                break
+            text = event.get("text")
+            if text is None:
+                session.receive_binary()
+            else:
+                await session.receive(text)
+    except ClosedError:
+        # The writer says why; the client's answer to that is of no use.
+        await writer
+    finally:
+        session.close()
+        writer.cancel()
+        await asyncio.gather(writer, return_exceptions=True)
+
+
+async def _write(session: Session, send: Send) -> None:
+    try:
+        async for frames in session:
+            for frame in frames:
+                await send({"type": "websocket.send", "text": frame})
+        await send({"type": "websocket.close", "code": session.close_code, "reason": session.close_reason})
+    except OSError:
+        # The client is gone, which the reader is told, too.
+        return
+
+
+async def _not_found(send: Send) -> None:
+    body = b"Not Found"
+    headers = [(b"content-type", b"text/plain"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": 404, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _headers(scope: Scope) -> dict[str, str]:
+    """The headers by name; of those that stand twice all values, so that no check sees one and misses the other."""
+    headers: dict[str, str] = {}
+    for name, value in scope["headers"]:
+        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+        headers[key] = f"{headers[key]}, {text}" if key in headers else text
+    return headers
