@@ -422,7 +422,7 @@ class BatchId:
         """Counts the process's batches."""
 
     def __hash__(self) -> int: ...
-    def __eq__(self, other: object) -> bool: ...
+    def __eq__(self, other: object, /) -> bool: ...
 
 @final
 class Command:
@@ -521,7 +521,7 @@ class Applied:
     def heads(self) -> list[tuple[int, int, int]]:
         """Room, epoch and last number after the transaction of every room of the batch, ascending."""
 
-    def __eq__(self, other: object) -> bool: ...
+    def __eq__(self, other: object, /) -> bool: ...
 
 @final
 class Head:
@@ -534,7 +534,7 @@ class Head:
     def last_seq(self) -> int:
         """The number of the last change; 0 when there was none."""
 
-    def __eq__(self, other: object) -> bool: ...
+    def __eq__(self, other: object, /) -> bool: ...
 
 @final
 class MemberAnswer:

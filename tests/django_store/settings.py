@@ -1,10 +1,18 @@
 """A Django project that is nothing but a chat. The databases' names are set by the fixtures."""
 
+from contextlib import suppress
+from importlib import import_module
+
 SECRET_KEY = "tests only: a key of more than thirty-two bytes"
 INSTALLED_APPS = ["django.contrib.contenttypes", "django.contrib.auth", "digi.django"]
+with suppress(ImportError):
+    # The driver that needs no compiler; Django asks for the other one by name.
+    import_module("pymysql").install_as_MySQLdb()
+
 DATABASES = {
     "default": {"ENGINE": "django.db.backends.sqlite3", "NAME": "set by a fixture"},
     "postgresql": {"ENGINE": "django.db.backends.postgresql", "NAME": "digi", "USER": "postgres"},
+    "mariadb": {"ENGINE": "django.db.backends.mysql", "NAME": "digi", "USER": "root", "HOST": "localhost"},
 }
 TEMPLATES = [{"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True}]
 USE_TZ = True

@@ -8,11 +8,11 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-import digi
 import pytest
+
+import digi
 from digi._digi import Applied, Batch
 from digi.testing import Subject, run_store_test, store_suite_tests
-
 from django_store.toy import ToyStore
 
 SECRET = "a secret of at least thirty-two bytes"
@@ -22,12 +22,9 @@ SOME = "numbers::changes_are_numbered_without_gaps"
 
 @pytest.mark.parametrize("name", store_suite_tests())
 def test_a_toy_passes_the_suite(name: str) -> None:
-    if name == "numbers::two_handles_leave_no_gap":
-        pytest.skip("two handles on plain dicts would need a lock")
-
     def factory() -> Subject:
         store = ToyStore()
-        another = lambda: ToyStore(store.tables)  # noqa: E731
+        another = lambda: ToyStore(store.tables, store.lock)  # noqa: E731
         return Subject(store, second=another, reopen=another, remembers_batches=True)
 
     print(*run_store_test(name, factory), sep="\n")
@@ -122,8 +119,9 @@ def test_an_answer_of_the_wrong_type_is_named() -> None:
         def history(self, *_: object) -> digi.History:
             return "no history"  # type: ignore[return-value]
 
-    with digi.Engine(SECRET, Odd()) as engine, pytest.raises(
-        digi.StoreUnavailableError, match=r"history\(\): it has to return digi.History, not str"
+    with (
+        digi.Engine(SECRET, Odd()) as engine,
+        pytest.raises(digi.StoreUnavailableError, match=r"history\(\): it has to return digi.History, not str"),
     ):
         engine.history(7).result()
 
@@ -171,6 +169,10 @@ print(max(post.result().seq for post in pending))
     tests = Path(__file__).parent.parent
     path = os.pathsep.join([str(tests), *sys.path])
     done = subprocess.run(
-        [sys.executable, "-c", script], env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", script],
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "100\n", "")

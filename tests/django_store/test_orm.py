@@ -7,19 +7,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import digi
 import pytest
-from digi._digi import Batch, BatchId, Command, NewRoom
-from digi.django import rooms
-from digi.django.models import Member, Message, Room
-from digi.django.schema import TABLES
-from digi.django.store import FORGET_EVERY, KEPT_BATCHES, OrmStore
 from django.contrib.auth import get_user_model
 from django.core.management import CommandError, call_command
 from django.db import connections, transaction
 from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
 
+import digi
+from digi._digi import Batch, BatchId, Command, NewRoom
+from digi.django import rooms
+from digi.django.models import Member, Message, Room
+from digi.django.schema import TABLES
+from digi.django.store import FORGET_EVERY, KEPT_BATCHES, OrmStore
 from django_store.conftest import use_file
 
 NOW = 1_700_000_000_000
@@ -118,7 +118,7 @@ def test_old_batches_are_forgotten(database: str) -> None:
     store.apply(batch(far, add(room, "later")))
     with connections[database].cursor() as cursor:
         cursor.execute("SELECT number FROM digi_batch")
-        assert cursor.fetchall() == [(far,)]
+        assert list(cursor.fetchall()) == [(far,)]
 
 
 def test_a_batch_waits_for_the_same_batch_elsewhere(postgresql: str) -> None:
@@ -149,6 +149,30 @@ def is_somebody_waiting(alias: str) -> bool:
         return bool(cursor.fetchone()[0])
 
 
+def test_a_batch_that_had_to_give_way_is_done_again(postgresql: str) -> None:
+    """A view may lock rooms in any order."""
+    store = OrmStore(postgresql)
+    first, second = alice(store), alice(store)
+    outcomes: list[Any] = []
+
+    def write() -> None:
+        outcomes.extend(OrmStore(postgresql).apply(batch(1, add(first, "one"), add(second, "two"))).outcomes)
+        connections[postgresql].close()
+
+    thread = threading.Thread(target=write)
+    with transaction.atomic(using=postgresql):
+        with connections[postgresql].cursor() as cursor:
+            # The other one looks for deadlocks, and gives way.
+            cursor.execute("SET LOCAL deadlock_timeout = '60s'")
+        store.apply(batch(2, add(second, "view")))
+        thread.start()
+        while not is_somebody_waiting(postgresql):
+            pass
+        store.apply(batch(3, add(first, "view")))
+    thread.join()
+    assert [outcome.seq for outcome in outcomes] == [2, 2]
+
+
 # A database that fails.
 
 
@@ -174,7 +198,7 @@ class CommitFails:
     """Ends the server's side of a connection around a commit."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, alias: str, port: int, after: bool) -> None:
-        connection = connections[alias]
+        connection: Any = connections[alias]
         original = connection._commit
 
         def commit() -> None:
@@ -276,7 +300,7 @@ def test_a_database_in_memory_is_refused(sqlite: str) -> None:
 @pytest.fixture
 def people(sqlite: str) -> Iterator[tuple[Any, Any]]:
     with override_settings(DIGI={"DATABASE": sqlite}):
-        manager = get_user_model().objects
+        manager: Any = get_user_model().objects
         yield manager.create_user("alice"), manager.create_user("bob")
 
 
@@ -286,7 +310,9 @@ def test_rooms_are_made_and_listed(people: tuple[Any, Any]) -> None:
     second = rooms.create_room([alice])
     time_of = rooms._now()
     store = OrmStore()
-    store.apply(Batch(BatchId(1, 1), [Command("add", first, str(alice.pk), "alice", body="hello")], now=time_of + 5_000))
+    store.apply(
+        Batch(BatchId(1, 1), [Command("add", first, str(alice.pk), "alice", body="hello")], now=time_of + 5_000)
+    )
     with CaptureQueriesContext(connections["default"]) as queries:
         entries = rooms.rooms_of(alice)
     assert len(queries) == 2

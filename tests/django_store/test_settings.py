@@ -6,16 +6,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import digi
 import pytest
-from digi.django import checks, conf
-from digi.django.engine import get_cipher, get_engine, make_engine
-from digi.django.store import OrmStore
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 from django.template import Context, Template
 from django.test import override_settings
 
+import digi
+from digi.django import checks, conf
+from digi.django.engine import get_cipher, get_engine, make_engine
+from digi.django.store import OrmStore
 from django_store.conftest import use_file
 from django_store.toy import ToyStore
 
@@ -37,7 +37,7 @@ def test_there_is_a_default_for_everything() -> None:
         ({"store": "orm"}, "there is no key 'store'"),
         ({"STORE": 7}, "DIGI['STORE']: a text, not int"),
         ({"STORE": "mssql://host/db"}, "DIGI['STORE']: \"orm\", a URL"),
-        ({"DATABASE": "other"}, "DIGI['DATABASE']: one of DATABASES (default, postgresql), not 'other'"),
+        ({"DATABASE": "other"}, "DIGI['DATABASE']: one of DATABASES (default, postgresql, mariadb), not 'other'"),
         ({"LAYER": None}, "DIGI['LAYER']: a URL, not NoneType"),
         ({"LIMITS": 5}, "DIGI['LIMITS']: a dict"),
         ({"LIMITS": {"no_such": 5}}, "DIGI['LIMITS']: there is no limit 'no_such'"),

@@ -1,7 +1,10 @@
 """A store in a few Python containers, as a host might begin with."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from copy import deepcopy
+from threading import Lock
 from typing import Any
 
 from digi._digi import (
@@ -25,9 +28,10 @@ ROLES = {"member": 0, "moderator": 1}
 class ToyStore:
     """Follows `digi.Store`. `fail_in` names a step of `apply` that raises once."""
 
-    def __init__(self, tables: dict[str, dict[Any, Any]] | None = None) -> None:
+    def __init__(self, tables: dict[str, dict[Any, Any]] | None = None, lock: Lock | None = None) -> None:
         names = ("heads", "members", "messages", "log", "batches")
         self.tables: dict[str, dict[Any, Any]] = {name: {} for name in names} if tables is None else tables
+        self.lock = lock or Lock()
         self.planner = Planner()
         self.released = 0
         self.fail_in = ""
@@ -41,6 +45,10 @@ class ToyStore:
             raise OSError(f"the disk is gone in {name}")
 
     def apply(self, batch: Batch) -> Applied:
+        with self.lock:
+            return self._committed(batch)
+
+    def _committed(self, batch: Batch) -> Applied:
         key = (batch.id.node, batch.id.number)
         if key in self.tables["batches"]:
             if (record := self.tables["batches"][key]) is None:
@@ -76,8 +84,8 @@ class ToyStore:
         for key, body, edited_at, deleted_at in plan.updated:
             messages[key] = (*messages[key][:5], edited_at, deleted_at, body)
         log.update({row[:2]: row for row in plan.log})
-        for key in plan.left:
-            del members[key]
+        for membership in plan.left:
+            del members[membership]
         members.update({(room, user): role for room, user, _, role, _, _ in plan.joined})
         heads.update({row[0]: row[1:] for row in plan.heads})
         batches[(batch.id.node, batch.id.number)] = plan.record

@@ -32,10 +32,12 @@ impl Call {
 
     /// The store's error for an exception.
     pub(super) fn raised(self, py: Python<'_>, error: &PyErr) -> StoreError {
-        let detail = || error.value(py).str().map_or_else(|_| String::new(), |text| text.to_string());
+        let value = error.value(py);
         match class_of(py, error) {
-            Ok(Some(make)) => make(self, detail()),
-            Ok(None) => self.failed(format!("{}: {}", name(error.get_type(py).as_any()), detail())),
+            Ok(Some(make)) => {
+                make(self, value.getattr("detail").map_or_else(|_| String::new(), |text| text.to_string()))
+            }
+            Ok(None) => self.failed(format!("{}: {value}", name(error.get_type(py).as_any()))),
             Err(broken) => self.failed(broken.to_string()),
         }
     }

@@ -179,11 +179,11 @@ pub(crate) struct NewRoom(pub(super) model::NewRoom);
 #[pymethods]
 impl NewRoom {
     #[new]
-    #[pyo3(signature = (members = Vec::new(), *, name = String::new(), kind = String::new(), id = None))]
-    fn new(members: Vec<(String, String, String)>, name: String, kind: String, id: Option<i64>) -> PyResult<Self> {
+    #[pyo3(signature = (members = Vec::new(), *, name = "", kind = "", id = None))]
+    fn new(members: Vec<(String, String, String)>, name: &str, kind: &str, id: Option<i64>) -> PyResult<Self> {
         let member = |(user, name, role): (String, String, String)| Ok((user.into(), name.into(), self::role(&role)?));
         let members = members.into_iter().map(member).collect::<PyResult<_>>()?;
-        Ok(Self(model::NewRoom { id: id.map(RoomId), name, kind, members }))
+        Ok(Self(model::NewRoom { id: id.map(RoomId), name: name.into(), kind: kind.into(), members }))
     }
 
     #[getter]

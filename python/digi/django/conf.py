@@ -107,8 +107,8 @@ def _own_file(url: str) -> str | None:
         if database.get("ENGINE") == _SQLITE and _is_same(path, Path(str(database.get("NAME", "")))):
             return (
                 f"{path} is the file of DATABASES[{alias!r}]. Django opens it with Python's copy of SQLite and Digi "
-                "with its own; two copies in one process remove each other's file locks, and committed data is lost. Write "
-                '"orm", which goes through Django\'s connections, or name a file of Digi\'s own'
+                "with its own; two copies in one process remove each other's file locks, and committed data is lost. "
+                "Write \"orm\", which goes through Django's connections, or name a file of Digi's own"
             )
     return None
 

@@ -18,6 +18,9 @@ from digi.errors import (
 _FULL_STATES = frozenset({"53100"})
 _FULL_NUMBERS = frozenset({28, 1021, 1105, 1114, 9002})
 _FULL_TEXTS = ("database or disk is full",)
+#: A deadlock or a conflict of snapshots, in which this transaction was the one that was given up.
+_GAVE_WAY_STATES = frozenset({"40001", "40P01"})
+_GAVE_WAY_NUMBERS = frozenset({1205, 1213})
 
 
 class Lost(Exception):
@@ -59,8 +62,21 @@ def _text(error: Exception) -> str:
     return lines[0] if lines else type(error).__name__
 
 
+def has_given_way(error: DigiError) -> bool:
+    """Whether the database has rolled this transaction back in favour of another: it may simply be done again."""
+    state, numbers = _codes(error.__cause__)
+    return state in _GAVE_WAY_STATES or bool(numbers & _GAVE_WAY_NUMBERS)
+
+
 def _is_full(error: Exception, text: str) -> bool:
+    state, numbers = _codes(error)
+    return state in _FULL_STATES or bool(numbers & _FULL_NUMBERS) or any(full in text for full in _FULL_TEXTS)
+
+
+def _codes(error: BaseException | None) -> tuple[str | None, set[int]]:
+    """PostgreSQL's code, and the numbers that the drivers of other databases give."""
+    if error is None:
+        return None, set()
     cause = error.__cause__
     state = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
-    numbers = {argument for argument in error.args if isinstance(argument, int)}
-    return state in _FULL_STATES or bool(numbers & _FULL_NUMBERS) or any(full in text for full in _FULL_TEXTS)
+    return state, {argument for argument in error.args if isinstance(argument, int)}

@@ -9,21 +9,25 @@ from __future__ import annotations
 
 from django.db import models
 
-from digi.django.fields import ExactCharField, ExactTextField
+from digi.django.fields import ExactCharField, ExactTextField, integer, integer_or_null
 
 #: The longest user key: what every database can have in an index.
 KEY_LENGTH = 191
 #: The longest client id, in bytes.
 CLIENT_ID_LENGTH = 64
+#: What a member may do: a moderator also deletes the messages of others.
+ROLES = [(0, "Member"), (1, "Moderator")]
+#: What a row of the log tells.
+KINDS = [(1, "Edited"), (2, "Deleted"), (3, "Joined"), (4, "Left")]
 
 
 class Room(models.Model):
     """A conversation. Ids lie between 1 and 2^31 - 1."""
 
-    id = models.BigIntegerField(primary_key=True)
+    id = integer(primary_key=True)
     name = ExactTextField()
     kind = ExactTextField()
-    created_at = models.BigIntegerField()
+    created_at = integer()
 
     class Meta:
         db_table = "digi_room"
@@ -35,11 +39,11 @@ class Room(models.Model):
 class Head(models.Model):
     """The numbering of a room. Numbers up to `floor` can no longer be read; times of a room never go back."""
 
-    room_id = models.BigIntegerField(primary_key=True)
-    epoch = models.BigIntegerField()
-    last_seq = models.BigIntegerField()
-    floor = models.BigIntegerField()
-    last_at = models.BigIntegerField()
+    room_id = integer(primary_key=True)
+    epoch = integer()
+    last_seq = integer()
+    floor = integer()
+    last_at = integer()
 
     class Meta:
         db_table = "digi_head"
@@ -51,19 +55,13 @@ class Head(models.Model):
 class Member(models.Model):
     """Who may be in a room."""
 
-    class Role(models.IntegerChoices):
-        """What a member may do: a moderator also deletes the messages of others."""
-
-        MEMBER = 0
-        MODERATOR = 1
-
     pk = models.CompositePrimaryKey("room_id", "user_key")
-    room_id = models.BigIntegerField()
+    room_id = integer()
     user_key = ExactCharField(max_length=KEY_LENGTH)
     user_name = ExactTextField()
-    role = models.BigIntegerField(choices=Role)
-    read_seq = models.BigIntegerField(default=0, db_default=0)
-    joined_at = models.BigIntegerField()
+    role = integer(choices=ROLES)
+    read_seq = integer(default=0, db_default=0)
+    joined_at = integer()
 
     class Meta:
         db_table = "digi_member"
@@ -75,15 +73,15 @@ class Member(models.Model):
 class Message(models.Model):
     """A message in its present state; `id` is `room_id * 2**32 + pos`, and the body of a deleted one is NULL."""
 
-    id = models.BigIntegerField(primary_key=True)
-    room_id = models.BigIntegerField()
-    pos = models.BigIntegerField()
+    id = integer(primary_key=True)
+    room_id = integer()
+    pos = integer()
     sender_key = ExactCharField(max_length=KEY_LENGTH)
     sender_name = ExactTextField()
     client_id = ExactCharField(max_length=CLIENT_ID_LENGTH, null=True)
-    created_at = models.BigIntegerField()
-    edited_at = models.BigIntegerField(null=True)
-    deleted_at = models.BigIntegerField(null=True)
+    created_at = integer()
+    edited_at = integer_or_null()
+    deleted_at = integer_or_null()
     body = ExactTextField(null=True)
 
     class Meta:
@@ -96,21 +94,13 @@ class Message(models.Model):
 class Change(models.Model):
     """A row of the log that is no added message."""
 
-    class Kind(models.IntegerChoices):
-        """What changed."""
-
-        EDITED = 1
-        DELETED = 2
-        JOINED = 3
-        LEFT = 4
-
     pk = models.CompositePrimaryKey("room_id", "seq")
-    room_id = models.BigIntegerField()
-    seq = models.BigIntegerField()
-    kind = models.BigIntegerField(choices=Kind)
-    message_id = models.BigIntegerField(null=True)
+    room_id = integer()
+    seq = integer()
+    kind = integer(choices=KINDS)
+    message_id = integer_or_null()
     user_key = ExactCharField(max_length=KEY_LENGTH, null=True)
-    at = models.BigIntegerField()
+    at = integer()
 
     class Meta:
         db_table = "digi_change"
@@ -123,9 +113,9 @@ class Batch(models.Model):
     """A batch that was committed, so that a repeat finds what became of it; NULL outcomes: it was made void."""
 
     pk = models.CompositePrimaryKey("node", "number")
-    node = models.BigIntegerField()
-    number = models.BigIntegerField()
-    at = models.BigIntegerField()
+    node = integer()
+    number = integer()
+    at = integer()
     outcomes = ExactTextField(null=True)
 
     class Meta:

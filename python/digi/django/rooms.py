@@ -86,9 +86,7 @@ def rooms_of(user: AbstractBaseUser | str) -> list[RoomEntry]:
     found: list[Any] = list(rooms)
     messages = Message.objects.using(using).in_bulk([room.newest for room in found if room.newest is not None])
     return [
-        RoomEntry(
-            room.pk, room.name, room.kind, _role(room.role), room.last_at, messages.get(room.newest)
-        )
+        RoomEntry(room.pk, room.name, room.kind, _role(room.role), room.last_at, messages.get(room.newest))
         for room in found
     ]
 

@@ -28,13 +28,6 @@ def prepare(connection: BaseDatabaseWrapper) -> None:
     done = getattr(connection, _ATTRIBUTE, None)
     if (done and done[0] is connection.connection) or connection.in_atomic_block:
         return
-    if connection.is_in_memory_db():  # type: ignore[attr-defined]
-        raise ConfigError(
-            f"the database {connection.alias!r} is in memory, where every thread has one of its own: name a file "
-            "(for tests: DATABASES[...]['TEST']['NAME'])",
-            code="config",
-            number=160,
-        )
     with connection.cursor() as cursor:
         until = time.monotonic() + _PATIENCE
         while True:
@@ -47,10 +40,21 @@ def prepare(connection: BaseDatabaseWrapper) -> None:
                     raise
                 time.sleep(0.002)
         (mode,) = cursor.fetchone()
-        if mode != "wal":
+        if mode not in ("wal", "memory"):
             raise OperationalError(f"the file system allows no write-ahead log (journal_mode stayed {mode})")
         cursor.execute("PRAGMA synchronous = FULL")
     setattr(connection, _ATTRIBUTE, (connection.connection, next(_generations)))
+
+
+def refuse_memory(connection: BaseDatabaseWrapper) -> None:
+    """An engine has several threads, and each would have a database of its own there."""
+    if connection.is_in_memory_db():  # type: ignore[attr-defined]
+        raise ConfigError(
+            f"the database {connection.alias!r} is in memory, where an engine's threads do not find each other's "
+            "tables: name a file (for tests: DATABASES[...]['TEST']['NAME'])",
+            code="config",
+            number=160,
+        )
 
 
 @contextmanager

@@ -10,7 +10,9 @@ of SQLite in one process remove each other's file locks.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from django.db import DatabaseError, IntegrityError, connections, transaction
@@ -30,11 +32,18 @@ from digi._digi import (
     Plan,
     Planner,
 )
-from digi.django.failures import Lost, as_store_error, schema_error
+from digi.django.failures import Lost, as_store_error, has_given_way, schema_error
 from digi.django.schema import TABLES
-from digi.django.sqlite import beginning, marker, prepare
+from digi.django.sqlite import beginning, marker, prepare, refuse_memory
 from digi.django.tables import LAST_POS, LAST_ROOM, HeadRow, MessageRow, Tables
-from digi.errors import NoSuchRoomError, RoomExistsError, StoreRejectedError, StoreUnavailableError
+from digi.errors import (
+    ConfigError,
+    NoSuchRoomError,
+    RoomExistsError,
+    StoreRejectedError,
+    StoreUnavailableError,
+    StoreUnknownError,
+)
 
 T = TypeVar("T")
 
@@ -48,6 +57,8 @@ EDITED, DELETED, JOINED, LEFT = 1, 2, 3, 4
 FORGET_EVERY = 256
 KEPT_BATCHES = 1_000
 KEPT_MS = 3_600_000
+#: How often a transaction is begun again that had to give way or met a closed connection.
+TRIES = 4
 #: With DEBUG Django keeps every statement, and no request ends here that would forget them.
 LOGGED_QUERIES = 100
 #: How often an id is looked for that no other process has taken in between.
@@ -89,26 +100,28 @@ class OrmStore:
                 raise as_store_error(connection, error) from error
         if len(connection.queries_log) > LOGGED_QUERIES:
             connection.queries_log.clear()
-        before = connection.connection
-        while True:
+        for _ in range(TRIES):
+            before = connection.connection
             try:
-                return run(connection)
-            except Lost as lost:
-                self._is_gone(connection, before)
-                raise lost.meaning from lost.__cause__
-            except (DatabaseError, OverflowError) as error:
-                meaning = as_store_error(connection, error)
-                # A connection that was closed while nothing was asked is no reason to refuse what comes next.
-                if not self._is_gone(connection, before) or before is None:
-                    raise meaning from error
-                before = None
+                return self._once(connection, run)
+            except StoreUnavailableError as unavailable:
+                # Neither a connection that was closed while nothing was asked nor having had to give way to another
+                # transaction is a reason to refuse what comes next.
+                was_closed = before not in (None, connection.connection)
+                if isinstance(unavailable, StoreUnknownError) or not (was_closed or has_given_way(unavailable)):
+                    raise
+        return self._once(connection, run)
 
-    def _is_gone(self, connection: BaseDatabaseWrapper, before: object) -> bool:
-        """Whether a connection could no longer be used; then the next call makes one, if Django has not already."""
-        if connection.connection is None or not connection.is_usable():
-            connection.close()
-            return True
-        return connection.connection is not before
+    def _once(self, connection: BaseDatabaseWrapper, run: Callable[[BaseDatabaseWrapper], T]) -> T:
+        try:
+            return run(connection)
+        except (DatabaseError, OverflowError, Lost) as error:
+            if connection.connection is None or not connection.is_usable():
+                # The next call makes one; where Django has noticed by itself, it has done so already.
+                connection.close()
+            if isinstance(error, Lost):
+                raise error.meaning from error.__cause__
+            raise as_store_error(connection, error) from error
 
     def _transact(self, connection: BaseDatabaseWrapper, work: Callable[[Tables], T]) -> T:
         is_outermost = not connection.in_atomic_block
@@ -140,8 +153,13 @@ class OrmStore:
     def migrate(self) -> None:
         """Nothing is made here, only looked whether `manage.py migrate` was run."""
         connection = self._connection
+        if not connection.settings_dict["AUTOCOMMIT"]:
+            raise ConfigError(
+                f"the database {self.using!r} has AUTOCOMMIT off: nothing would be committed", code="config", number=160
+            )
         try:
             if connection.vendor == "sqlite":
+                refuse_memory(connection)
                 prepare(connection)
             present = set(connection.introspection.table_names())
         except DatabaseError as error:
@@ -197,7 +215,7 @@ class OrmStore:
 
         def claim(tables: Tables) -> None:
             try:
-                tables.insert_batch(batch_id, 0, None)
+                tables.insert_batch(batch_id, time.time_ns() // 1_000_000, None)
             except IntegrityError as error:
                 raise _RepeatedError from error
 
@@ -297,11 +315,10 @@ class OrmStore:
             return number
 
         for _ in range(ROOM_TRIES):
-            try:
+            with suppress(_RepeatedError):
                 return self._write(write)
-            except _RepeatedError:
-                if room.id is not None:
-                    raise RoomExistsError(f"there is a room {room.id} already") from None
+            if room.id is not None:
+                raise RoomExistsError(f"there is a room {room.id} already")
         raise StoreUnavailableError("other processes took every room id that was tried")
 
     def purge(self, room: int, before: int) -> int:

@@ -155,9 +155,7 @@ class Tables:
     def outcomes(self, batch: BatchId) -> list[str | None]:
         """What became of a batch: nothing when it is not known, None when it is void."""
         where = self._where("node = %s", "number = %s")
-        rows = self._rows(
-            self._select(["outcomes"], "digi_batch", where), (_signed(batch.node), _signed(batch.number))
-        )
+        rows = self._rows(self._select(["outcomes"], "digi_batch", where), (_signed(batch.node), _signed(batch.number)))
         return [outcomes for (outcomes,) in rows]
 
     def forget_batches(self, node: int, below: int) -> None:
@@ -267,9 +265,7 @@ class Tables:
             rows += self._rows(self._select(names, "digi_member", " OR ".join(terms)), parameters)
         return [tuple(row) for row in rows]
 
-    def create_room(
-        self, id: int, name: str, kind: str, members: Sequence[tuple[str, str, int]], now: int
-    ) -> None:
+    def create_room(self, id: int, name: str, kind: str, members: Sequence[tuple[str, str, int]], now: int) -> None:
         """Makes a room. Raises `IntegrityError` when there is one."""
         self._insert("digi_room", ("id", "name", "kind", "created_at"), [(id, name, kind, now)])
         self._insert("digi_head", _HEAD, [(id, now, 0, 0, now)])

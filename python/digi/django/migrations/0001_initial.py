@@ -87,9 +87,7 @@ class Migration(migrations.Migration):
                         ("seq", models.BigIntegerField()),
                         (
                             "kind",
-                            models.BigIntegerField(
-                                choices=[(1, "Edited"), (2, "Deleted"), (3, "Joined"), (4, "Left")]
-                            ),
+                            models.BigIntegerField(choices=[(1, "Edited"), (2, "Deleted"), (3, "Joined"), (4, "Left")]),
                         ),
                         ("message_id", models.BigIntegerField(null=True)),
                         ("user_key", digi.django.fields.ExactCharField(max_length=191, null=True)),

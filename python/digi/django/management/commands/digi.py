@@ -13,7 +13,7 @@ from django.db import transaction
 from digi.django import conf
 from digi.django.engine import get_cipher, make_engine
 from digi.django.models import Room
-from digi.django.rooms import create_room
+from digi.django.rooms import Someone, create_room
 from digi.django.store import OrmStore
 
 PASSWORD = "digi-demo"
@@ -51,7 +51,7 @@ class Command(BaseCommand):
             for name, members in ROOMS.items():
                 if name not in made:
                     people = [users[member] for member in members]
-                    first = (str(people[0].pk), people[0].get_username(), "moderator")
+                    first: Someone = (str(people[0].pk), people[0].get_username(), "moderator")
                     made[name] = create_room([first, *people[1:]], name=name, kind=KIND)
         self.stdout.write(f"Log in as {' or '.join(USERS)} with the password {PASSWORD}")
         for name in ROOMS:
