@@ -15,6 +15,7 @@ import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import django
 from django.conf import settings
@@ -63,6 +64,14 @@ def set_up(database: Path, redis_port: int) -> App:
         editor.create_model(Message)
 
     class ChatConsumer(AsyncWebsocketConsumer):
+        async def dispatch(self, message: dict[str, Any]) -> None:
+            # Channels goes through a thread to close old database connections before it hands on anything. What only
+            # goes to the browser needs no database; in a large room this takes away more than half of all work.
+            if message["type"] == "chat.message":
+                await self.send(message["text"])
+            else:
+                await super().dispatch(message)
+
         async def connect(self) -> None:
             self.room = self.scope["url_route"]["kwargs"]["token"]
             self.group = f"chat_{self.room}"
@@ -86,9 +95,6 @@ def set_up(database: Path, redis_port: int) -> App:
             }
             text = json.dumps(answer, separators=(",", ":"))
             await self.channel_layer.group_send(self.group, {"type": "chat.message", "text": text})
-
-        async def chat_message(self, event: dict[str, str]) -> None:
-            await self.send(event["text"])
 
     route = re_path(r"^ws/chat/(?P<token>[^/]+)/$", ChatConsumer.as_asgi())
     app: App = ProtocolTypeRouter({"websocket": URLRouter([route])})

@@ -3,8 +3,8 @@
     python peers.py KIND DIR ROOMS MEMBERS
 
 Makes rooms 1 to ROOMS with so many members each, writes `host:port` to its output, followed by the ids of the processes
-that work for it, and serves until its input ends. What it stores lies in a folder in DIR and goes with it. The secrets of ids and
-logins are in DIGI_LOAD_ID_SECRET and DIGI_LOAD_LOGIN_SECRET.
+that work for it, and serves until its input ends. What it stores lies in a folder in DIR and goes with it. The secrets
+of ids and logins are in DIGI_LOAD_ID_SECRET and DIGI_LOAD_LOGIN_SECRET.
 """
 
 from __future__ import annotations

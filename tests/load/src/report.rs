@@ -70,7 +70,7 @@ impl Round {
     /// Microseconds; `part` of all were faster.
     fn latency(&self, part: f64) -> f64 {
         let index = (self.latencies.len() as f64 * part) as usize;
-        self.latencies.get(index).map_or(f64::NAN, |ns| f64::from(*ns) / 1e3)
+        self.latencies.get(index).map_or(f64::NAN, |ns| *ns as f64 / 1e3)
     }
 }
 
