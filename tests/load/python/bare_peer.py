@@ -1,5 +1,8 @@
-"""What Uvicorn can do when the application does next to nothing: a text goes as it came to everybody who has connected
-with the same path. No storage, no tokens, no limits, and whoever does not read holds up the room."""
+"""What Uvicorn can do when the application does next to nothing.
+
+A text goes as it came to everybody who has connected with the same path. No storage, no tokens, no limits, and whoever
+does not read holds up the room.
+"""
 
 from __future__ import annotations
 

@@ -11,15 +11,15 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-import subprocess
+from asyncio.subprocess import DEVNULL, Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import django
-from django.conf import settings
 from common import App, Run, Served
+from django.conf import settings
 
 
 def set_up(database: Path, redis_port: int) -> App:
@@ -80,11 +80,11 @@ def set_up(database: Path, redis_port: int) -> App:
             # The generator waits for it, as it does for Digi's: from here on nothing is missed.
             await self.send('{"type":"resumed"}')
 
-        async def disconnect(self, code: int) -> None:
+        async def disconnect(self, _code: int) -> None:
             await self.channel_layer.group_discard(self.group, self.channel_name)
 
-        async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
-            frame = json.loads(text_data or "")
+        async def receive(self, text_data: str) -> None:
+            frame = json.loads(text_data)
             message = await Message.objects.acreate(room=self.room, user=frame["user"], body=frame["message"])
             answer = {
                 "type": "add",
@@ -106,29 +106,26 @@ async def on_redis(run: Run) -> AsyncIterator[Served]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port: int = free.getsockname()[1]
     # setpriv: should this process be killed, Redis goes too.
-    redis = subprocess.Popen(
-        ["setpriv", "--pdeathsig", "KILL", "redis-server", "--port", str(port), "--bind", "127.0.0.1"]
-        + ["--save", "", "--appendonly", "no", "--dir", str(run.dir)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-    )
+    command = f"setpriv --pdeathsig KILL redis-server --port {port} --bind 127.0.0.1 --appendonly no --save"
+    redis = await asyncio.create_subprocess_exec(*command.split(), "", cwd=run.dir, stdin=DEVNULL, stdout=DEVNULL)
     try:
         await answers(port, redis)
         # Making the table is synchronous, and Django keeps that off a running loop.
         app = await asyncio.to_thread(set_up, run.dir / "channels.db", port)
         yield Served(app, (redis.pid,))
     finally:
-        redis.kill()
-        redis.wait()
+        if redis.returncode is None:
+            redis.kill()
+        await redis.wait()
 
 
-async def answers(port: int, redis: subprocess.Popen[bytes]) -> None:
+async def answers(port: int, redis: Process) -> None:
     """Waits until Redis takes connections."""
     while True:
         try:
             _, writer = await asyncio.open_connection("127.0.0.1", port)
         except OSError:
-            if redis.poll() is not None:
+            if redis.returncode is not None:
                 raise SystemExit("redis-server did not start") from None
             await asyncio.sleep(0.02)
         else:

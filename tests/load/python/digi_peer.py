@@ -1,5 +1,8 @@
-"""Digi as an ASGI application: on its own SQLite store, and on Django's models. It does all its work: logins, tokens and
-memberships are checked, and every message is committed before anybody gets it. Only the rate limits are off."""
+"""Digi as an ASGI application: on its own SQLite store, and on Django's models.
+
+It does all its work: logins, tokens and memberships are checked, and every message is committed before anybody gets it.
+Only the rate limits are off.
+"""
 
 from __future__ import annotations
 

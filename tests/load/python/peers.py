@@ -20,6 +20,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import uvicorn
+import uvloop
 from common import App, Run, Served
 
 # Seconds that the end may take. Then the process ends in any case, and what works for it with it.
@@ -27,10 +28,9 @@ LAST_PATIENCE = 20
 
 
 def config(app: App) -> uvicorn.Config:
-    """Uvicorn as every peer gets it."""
+    """Uvicorn as every peer gets it: one process, on uvloop, and nothing logged per connection."""
     return uvicorn.Config(
         app,
-        loop="uvloop",
         # What Uvicorn itself chooses; the older `websockets` is on its way out.
         ws="websockets-sansio",
         # While another peer has its turn nobody would answer.
@@ -95,8 +95,7 @@ def main() -> None:
     kind, folder, rooms, members = sys.argv[1:]
     with tempfile.TemporaryDirectory(prefix="digi-load-", dir=folder) as own:
         run = Run(Path(own), int(rooms), int(members))
-        factory = config(asgi_bare).get_loop_factory()
-        with asyncio.Runner(loop_factory=factory) as runner:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(serve(kind, run))
 
 
