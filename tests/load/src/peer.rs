@@ -168,3 +168,26 @@ pub(crate) async fn parent_gone() {
         _ = tokio::signal::ctrl_c() => {}
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_announcement_names_the_address_and_who_works_for_it() {
+        let address = "127.0.0.1:9".parse().unwrap();
+        assert_eq!(understood("127.0.0.1:9\n"), Some((address, vec![])));
+        assert_eq!(understood("127.0.0.1:9 12 13\n"), Some((address, vec![12, 13])));
+        for line in ["", "12", "127.0.0.1:9 x"] {
+            assert_eq!(understood(line), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn peers_are_known_by_their_names() {
+        for kind in Kind::ALL {
+            assert_eq!(Kind::from_name(kind.name()).unwrap(), kind);
+        }
+        assert!(Kind::from_name("daphne").unwrap_err().to_string().contains("asgi-digi, asgi-orm, channels"));
+    }
+}
