@@ -6,15 +6,18 @@ Only the rate limits are off.
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, MutableMapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import digi
 import jwt
 from common import Run, Served
 from digi.asgi import Chat
+from digi.store import Store
 
 # Rates of 0 are none. Nobody waits for the clients of a load run, so that closing them need not be spread.
 LIMITS = {
@@ -34,7 +37,7 @@ async def authenticate(scope: MutableMapping[str, Any]) -> str | None:
 
 
 @asynccontextmanager
-async def on(store: str | digi.Store, run: Run) -> AsyncIterator[Served]:
+async def on(store: str | Store, run: Run) -> AsyncIterator[Served]:
     async with digi.Engine(os.environ["DIGI_LOAD_ID_SECRET"], store, limits=LIMITS) as engine:
         for room in range(run.rooms):
             names = [f"{room}-{member}" for member in range(run.members)]
@@ -50,18 +53,25 @@ async def on_sqlite(run: Run) -> AsyncIterator[Served]:
 
 @asynccontextmanager
 async def on_orm(run: Run) -> AsyncIterator[Served]:
+    # Migrating is synchronous, and Django keeps that off a running loop.
+    async with on(await asyncio.to_thread(orm_store, run.dir / "chat.db"), run) as served:
+        yield served
+
+
+def orm_store(database: Path) -> Store:
     import django
     from django.conf import settings
     from django.core.management import call_command
 
     settings.configure(
-        DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": run.dir / "chat.db"}},
+        DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": database}},
         INSTALLED_APPS=["digi.django"],
+        SECRET_KEY=os.environ["DIGI_LOAD_ID_SECRET"],
         USE_TZ=True,
     )
     django.setup()
     call_command("migrate", verbosity=0)
     from digi.django.store import OrmStore
 
-    async with on(OrmStore(), run) as served:
-        yield served
+    store: Store = OrmStore()
+    return store

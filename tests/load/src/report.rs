@@ -192,14 +192,14 @@ impl Report {
             let (to_channels, to_bare) = (ratio(channels), ratio(bare));
             let cpu = Spread::of(rounds.iter().map(Round::cpu_each));
             let rate = Spread::of(rounds.iter().map(Round::rate));
-            let show = |ratio: Option<Spread>| ratio.map_or_else(|| "-".to_owned(), |ratio| ratio.show(2));
+            let show = |ratio: Option<Spread>, decimals| ratio.map_or_else(|| "-".to_owned(), |it| it.show(decimals));
             self.uvicorn.push(format!(
                 "  {:4}{:10}{:>26}{:>22}{:>22}{:>28}",
                 scenario.name,
                 kind.name(),
                 cpu.show(1),
-                show(to_channels),
-                show(to_bare),
+                show(to_channels, 3),
+                show(to_bare, 2),
                 rate.show(0)
             ));
             json!({
