@@ -23,9 +23,8 @@ test: tools .venv/.digi
 sim:
 	DIGI_SIM_SEEDS=$(SEEDS) cargo test --release -p digi-core --features bugs --test simulation -- --nocapture
 
-bench: .venv-bench/.installed
+bench: .venv-bench/.digi
 	cargo bench -p digi-core
-	.venv-bench/bin/pip install --quiet --disable-pip-version-check --force-reinstall --no-deps .
 	cargo run --release -p digi-load -- --python .venv-bench/bin/python
 
 lint: doc .venv/.digi $(DENY)/bin/cargo-deny
