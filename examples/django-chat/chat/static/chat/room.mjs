@@ -80,7 +80,10 @@ function listen() {
   $("older").addEventListener("click", () => chat.older());
   $("newest").addEventListener("click", () => toEnd());
   $("reload").addEventListener("click", () => location.reload());
-  $("scroller").addEventListener("scroll", () => atEnd() && seenBelow());
+  let following = true;
+  $("scroller").addEventListener("scroll", () => (following = atEnd()) && seenBelow());
+  // A keyboard that slides up takes room away: the newest message stays in sight.
+  new ResizeObserver(() => following && toEnd()).observe($("scroller"));
   document.addEventListener("visibilitychange", () => {
     if (document.hidden) return;
     unread = 0;
