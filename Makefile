@@ -1,17 +1,23 @@
-# make run: the example server.  make test: every test.  The rest is for those who change Digi; CONTRIBUTING.md has more.
+# make run: the example site.  make test: every test.  The rest is for those who change Digi; CONTRIBUTING.md has more.
 SHELL := /bin/bash
 CARGO_DENY := 0.20.2
-DEBIAN := chromium chromium-driver fonts-dejavu-core fonts-noto-color-emoji
+DEBIAN := chromium chromium-driver fonts-dejavu-core fonts-noto-color-emoji postgresql
 DENY := $(abspath $(or $(CARGO_TARGET_DIR),target))/tools/cargo-deny-$(CARGO_DENY)
 SEEDS ?= 1000
+WHEELS := target/wheels
+SOURCES := $(shell git ls-files Cargo.lock Cargo.toml pyproject.toml digi-core/Cargo.toml digi-core/src digi-py python)
 export PATH := $(DENY)/bin:$(PATH)
 
-.PHONY: run test sim bench lint doc tools debian
+.PHONY: run wheel test sim bench lint doc tools debian
 
-run:
-	cargo run --release -p rust-server
+run: .venv-run/.digi
+	PATH="$(CURDIR)/.venv-run/bin:$$PATH" examples/django-chat/run.sh
 
-test: tools
+# A wheel for every Python from 3.10 on, tried out in an empty environment under each that is here.
+wheel: $(WHEELS)/.built
+	tests/tools/check_wheel.py $(WHEELS)
+
+test: tools .venv/.digi
 	tests/tools/test.sh
 
 sim:
@@ -21,7 +27,7 @@ bench:
 	cargo bench -p digi-core
 	cargo run --release -p digi-load
 
-lint: doc .venv/.installed $(DENY)/bin/cargo-deny
+lint: doc .venv/.digi $(DENY)/bin/cargo-deny
 	tests/tools/lint.sh
 
 doc:
@@ -34,8 +40,17 @@ debian:
 	@tests/tools/debian-packages.sh $(DEBIAN)
 
 .venv/.installed: tests/requirements.txt
+.venv-run/.installed: examples/django-chat/requirements.txt
+.venv/.installed .venv-run/.installed:
 	python3 -c 'import ensurepip' || tests/tools/debian-packages.sh python3-venv
-	python3 -m venv .venv && .venv/bin/pip install --quiet --disable-pip-version-check -r $< && touch $@
+	python3 -m venv $(@D) && $(@D)/bin/pip install --quiet --disable-pip-version-check -r $< && touch $@
+
+$(WHEELS)/.built: $(SOURCES)
+	$(MAKE) .venv-run/.installed
+	rm -rf $(WHEELS) && .venv-run/bin/maturin build --release --locked --out $(WHEELS) && touch $@
+
+%/.digi: %/.installed $(WHEELS)/.built
+	$*/bin/pip install --quiet --disable-pip-version-check --force-reinstall --no-deps $(WHEELS)/*.whl && touch $@
 
 tests/node/node_modules/.package-lock.json: tests/node/package-lock.json
 	cd tests/node && npm ci --no-audit --no-fund && touch node_modules/.package-lock.json

@@ -108,9 +108,7 @@ impl Engine {
         // Spawned, so that it is done whoever waits for it.
         let doing = runtime::handle()?.spawn(work(self.0.engine()?));
         let work = async move { Ok(doing.await.map_err(|_| Failure::from(Code::Internal))??) };
-        Ok(Pending::new(work, |py, outcome| {
-            Ok(Bound::new(py, Outcome::new(outcome))?.into_any().unbind())
-        }))
+        Ok(Pending::new(work, |py, outcome| Ok(Bound::new(py, Outcome::new(outcome))?.into_any().unbind())))
     }
 }
 

@@ -6,7 +6,9 @@ Begin with `Engine`; `digi.asgi` puts one behind an ASGI server, `digi.django` i
 from digi._digi import (
     Engine,
     Handshake,
+    Message,
     Origins,
+    Outcome,
     Pending,
     Server,
     Session,
@@ -29,3 +31,32 @@ from digi.errors import (
     StoreUnavailableError,
     StoreUnknownError,
 )
+from digi.store import Store
+
+__all__ = [
+    "ClosedError",
+    "ConfigError",
+    "ConnectionRefusedByDigi",
+    "DigiError",
+    "Engine",
+    "Handshake",
+    "InputError",
+    "Message",
+    "NoSuchRoomError",
+    "Origins",
+    "Outcome",
+    "Pending",
+    "RefusedError",
+    "RoomExistsError",
+    "Server",
+    "Session",
+    "Store",
+    "StoreError",
+    "StoreFullError",
+    "StoreRejectedError",
+    "StoreUnavailableError",
+    "StoreUnknownError",
+    "TokenCipher",
+    "__version__",
+    "serve",
+]

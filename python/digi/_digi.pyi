@@ -20,7 +20,8 @@ class Pending(Generic[T]):
     """Something under way: `await` it, or call `result()` where no event loop runs.
 
     It has begun when you get it. Await it once. A cancelled await gives up waiting and nothing else: a message that
-    was posted is stored all the same, frames stay for the next call, and a session that nobody got is closed.
+    was posted is stored all the same, frames stay for the next call, and a session that nobody got is closed. What is
+    under way at the same time may be done in any order: where the order matters, await one before you call the next.
     """
 
     def __await__(self) -> Generator[Any, None, T]: ...
@@ -164,7 +165,10 @@ class Engine:
     def create_room(
         self, members: Sequence[Member] = (), *, name: str = "", kind: str = "", id: int | None = None
     ) -> Pending[int]:
-        """Make a room with its first members (key, name, role); gives its id. Raises `RoomExistsError`, `StoreError`."""
+        """Make a room with its first members (key, name, role); gives its id.
+
+        Raises `RoomExistsError`, `StoreError`.
+        """
 
     def history(self, room: int, before: int | None = None, limit: int = 50) -> Pending[list[Message]]:
         """The newest messages placed before `before` (or the newest of all), oldest first, tombstones included."""
@@ -400,8 +404,8 @@ def serve(
     (default: those of the host that the request is for).
     """
 
-CommandKind: TypeAlias = Literal["add", "edit", "delete", "add_member", "remove_member"]
-HeadRow: TypeAlias = tuple[int, int, int, int, int]
+_CommandKind: TypeAlias = Literal["add", "edit", "delete", "add_member", "remove_member"]
+_HeadRow: TypeAlias = tuple[int, int, int, int, int]
 """room, epoch, last_seq, floor, last_at"""
 
 @final
@@ -426,7 +430,7 @@ class Command:
 
     def __new__(
         cls,
-        kind: CommandKind,
+        kind: _CommandKind,
         room: int,
         user: str,
         user_name: str | None = None,
@@ -440,7 +444,7 @@ class Command:
         role: Role = "member",
     ) -> Self: ...
     @property
-    def kind(self) -> CommandKind: ...
+    def kind(self) -> _CommandKind: ...
     @property
     def room(self) -> int: ...
     @property
@@ -633,7 +637,7 @@ class Planner:
     def begin(self, batch: Batch) -> list[int]:
         """The rooms whose heads to lock, ascending. A batch before it that was not ended counts as rolled back."""
 
-    def lock(self, heads: Sequence[HeadRow]) -> list[tuple[int, int, int]]:
+    def lock(self, heads: Sequence[_HeadRow]) -> list[tuple[int, int, int]]:
         """The gaps: room, after, through. Rooms without a head do not exist."""
 
     def note(
@@ -664,7 +668,7 @@ class Planner:
         """
 
     @staticmethod
-    def raised(stored: HeadRow, seen: tuple[int, int], now: int) -> HeadRow:
+    def raised(stored: _HeadRow, seen: tuple[int, int], now: int) -> _HeadRow:
         """The head after `seen` (epoch, number) was seen: raised if it lies below, otherwise as it is."""
 
 @final
@@ -680,7 +684,7 @@ class Plan:
         """The outcomes in short, to be stored under the batch's id for `Planner.replay`."""
 
     @property
-    def heads(self) -> list[HeadRow]:
+    def heads(self) -> list[_HeadRow]:
         """Heads that changed."""
 
     @property

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 import digi
-from conftest import MEMBERS, SECRET, connect, new_engine, opened, run
+from engines import MEMBERS, SECRET, connect, new_engine, opened, run
 
 THINGS: list[Any] = [None, 7, -1, 2**70, 1.5, "text", b"bytes", "", "\0", "\ud800", [], {}, object(), ["a", "b"]]
 
@@ -41,7 +41,7 @@ def test_wrong_types_into_every_call_of_an_engine() -> None:
                             if isinstance(answer, digi.Pending):
                                 await answer
                         except (digi.DigiError, TypeError, ValueError, OverflowError) as error:
-                            assert str(error), (call, wrong)
+                            assert str(error), (call, wrong)  # noqa: PT017
                 with pytest.raises(TypeError):
                     call(*arguments, *[None] * 20)
             # Some of that was right enough; the engine has taken no harm.

@@ -2,8 +2,10 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -11,7 +13,7 @@ from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Origin
 
 import digi
-from conftest import MEMBERS, TIMEOUT, new_engine, run
+from engines import MEMBERS, TIMEOUT, new_engine, run
 
 Answer = tuple[str, str] | str | None
 
@@ -41,11 +43,15 @@ def enter(url: str, who: str, origin: str | None = None) -> ClientConnection:
     )
 
 
+def _read_on(socket: ClientConnection) -> NoReturn:
+    while True:
+        socket.recv(TIMEOUT)
+
+
 def close_code(url: str, who: str) -> int:
     with enter(url, who) as socket:
         with pytest.raises(ConnectionClosed) as closed:
-            while True:
-                socket.recv(TIMEOUT)
+            _read_on(socket)
         assert closed.value.rcvd is not None
         return closed.value.rcvd.code
 
@@ -90,7 +96,7 @@ def test_one_that_raises_or_answers_nonsense_closes_with_4001(caplog: pytest.Log
     def raises(handshake: digi.Handshake) -> Answer:
         raise LookupError(f"no table for {handshake.cookies()['session']}")
 
-    def nonsense(handshake: digi.Handshake) -> Answer:
+    def nonsense(_: digi.Handshake) -> Answer:
         return 7  # type: ignore[return-value]
 
     with caplog.at_level(logging.WARNING, "digi"):
@@ -148,7 +154,7 @@ def test_what_cannot_be_served_is_named() -> None:
         with pytest.raises(TypeError, match="authenticator"):
             digi.serve(engine, authenticator="alice")  # type: ignore[arg-type]
 
-        async def who(handshake: digi.Handshake) -> Answer:
+        async def who(_: digi.Handshake) -> Answer:
             return None
 
         with pytest.raises(RuntimeError, match="event loop"):
@@ -158,8 +164,8 @@ def test_what_cannot_be_served_is_named() -> None:
 
 
 def _until(said: Callable[[], bool]) -> None:
-    async def main() -> None:
-        while not said():
-            await asyncio.sleep(0.01)
-
-    run(main())
+    """Waits for what another thread does."""
+    deadline = time.monotonic() + TIMEOUT
+    while not said():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

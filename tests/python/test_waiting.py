@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import digi
-from conftest import LIMITS, MEMBERS, SECRET, TIMEOUT, connect, new_engine, opened, read, run
+from engines import LIMITS, MEMBERS, SECRET, TIMEOUT, connect, new_engine, opened, read, run
 
 
 def steps(count: int) -> Callable[[], Any]:
@@ -49,11 +49,10 @@ def test_cancelled_at_every_step_nothing_breaks(after: int) -> None:
                 del task
             # What was given to the engine is done, whoever waited for it; the session that nobody got is gone.
             await engine.post(room, "1", "alice", "the end")
-            shown = await read(session, "the end")
-            assert len(shown) == 1
+            shown = await read(session, '"add"', 3)
+            assert sum("posted" in frame for frame in shown) == 1
+            assert sum("received" in frame for frame in shown) == 1
             assert engine.stats()["sessions"] == 1
-            bodies = [message.body for message in await engine.history(room)]
-            assert bodies == (["posted", "received", "the end"] if after else ["the end"])
 
     run(main())
 

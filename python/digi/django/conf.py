@@ -1,0 +1,183 @@
+"""The setting `DIGI`, a dict. Every key is optional:
+
+| key | default | what it is |
+|---|---|---|
+| `STORE` | `"orm"` | `"orm"`: the project's own database; a URL (`"sqlite:/srv/chat.db"`, `"memory:"`); or the dotted path of a function or class that gives a store |
+| `DATABASE` | `"default"` | for `"orm"`: which of DATABASES |
+| `LAYER` | `"local:"` | the channel layer's URL |
+| `LIMITS` | `{}` | bounds by name, see `digi.Engine.LIMITS` |
+| `STRICT` | `False` | refuse frames that claim another user, instead of ignoring the claim |
+| `KEYS` | out of `SECRET_KEY` and `SECRET_KEY_FALLBACKS` | secrets for tokens by key id (0 to 255) |
+| `SEAL_WITH` | the only one of `KEYS` | the id of the key that seals |
+| `LEGACY_FERNET` | `[]` | Fernet keys of a classic app, whose tokens then open too |
+| `EMIT` | `"v1"` | `"fernet"` seals as the classic app did |
+| `ROUTE` | `"/ws/chat/"` | what precedes the token in the path |
+| `ORIGINS` | `None` | pages that may connect; `None`: those of the host that the request is for |
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+
+from digi._digi import Engine
+
+_SQLITE = "django.db.backends.sqlite3"
+_DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
+
+
+@dataclass(frozen=True)
+class Config:
+    """The setting, read."""
+
+    store: str = "orm"
+    database: str = "default"
+    layer: str = "local:"
+    limits: Mapping[str, int] = field(default_factory=dict)
+    strict: bool = False
+    keys: Mapping[int, str | bytes] | None = None
+    seal_with: int | None = None
+    legacy_fernet: Sequence[str] = ()
+    emit: Literal["v1", "fernet"] = "v1"
+    route: str = "/ws/chat/"
+    origins: Sequence[str] | None = None
+
+
+def get() -> Config:
+    """The setting as it is now. Raises `ImproperlyConfigured`, naming the key."""
+    for problem in problems():
+        raise ImproperlyConfigured(problem)
+    given = getattr(settings, "DIGI", {})
+    return Config(**{key.lower(): value for key, value in given.items()})
+
+
+def problems() -> Iterator[str]:
+    """What is wrong with the setting, a sentence each."""
+    given = getattr(settings, "DIGI", {})
+    if not isinstance(given, dict):
+        yield f"DIGI: a dict, not {_kind(given)}"
+        return
+    for key, value in given.items():
+        test = _TESTS.get(key)
+        if test is None:
+            yield f"DIGI: there is no key {key!r}; there are {', '.join(_TESTS)}"
+        elif (wanted := test(value)) is not None:
+            yield f"DIGI[{key!r}]: {wanted}"
+    keys, seal_with = given.get("KEYS"), given.get("SEAL_WITH")
+    if seal_with is not None and not (isinstance(keys, dict) and seal_with in keys):
+        yield "DIGI['SEAL_WITH']: one of the ids in KEYS"
+    elif isinstance(keys, dict) and len(keys) > 1 and seal_with is None:
+        yield "DIGI['SEAL_WITH']: with several KEYS it has to say which of them seals"
+
+
+def _kind(value: object) -> str:
+    return type(value).__name__
+
+
+def _is(type_: type, text: str) -> Callable[[Any], str | None]:
+    return lambda value: None if isinstance(value, type_) else f"{text}, not {_kind(value)}"
+
+
+def _texts(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value)
+
+
+def _store(value: Any) -> str | None:
+    if not isinstance(value, str):
+        return f"a text, not {_kind(value)}"
+    if value.startswith("sqlite:"):
+        return _own_file(value)
+    if value not in ("orm", "memory:") and not _DOTTED.fullmatch(value):
+        return f'"orm", a URL (sqlite:path, memory:) or a dotted path, not {value!r}'
+    return None
+
+
+def _own_file(url: str) -> str | None:
+    path = Path(url.removeprefix("sqlite:").split("?")[0])
+    for alias, database in settings.DATABASES.items():
+        if database.get("ENGINE") == _SQLITE and _is_same(path, Path(str(database.get("NAME", "")))):
+            return (
+                f"{path} is the file of DATABASES[{alias!r}]. Django opens it with Python's copy of SQLite and Digi with "
+                "its own; two copies in one process remove each other's file locks, and committed data is lost. Write "
+                '"orm", which goes through Django\'s connections, or name a file of Digi\'s own'
+            )
+    return None
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:
+        return one.resolve() == other.resolve()
+
+
+def _database(value: Any) -> str | None:
+    if isinstance(value, str) and value in settings.DATABASES:
+        return None
+    return f"one of DATABASES ({', '.join(settings.DATABASES)}), not {value!r}"
+
+
+def _limits(value: Any) -> str | None:
+    if not isinstance(value, dict):
+        return f"a dict, not {_kind(value)}"
+    for name, limit in value.items():
+        if name not in Engine.LIMITS:
+            return f"there is no limit {name!r}; there are {', '.join(sorted(Engine.LIMITS))}"
+        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 0:
+            return f"{name}: a number, not {limit!r}"
+    return None
+
+
+def _keys(value: Any) -> str | None:
+    wanted = "secrets (str or bytes) by key id (0 to 255)"
+    if not isinstance(value, dict) or not value:
+        return f"{wanted}, not {_kind(value)}"
+    for id, secret in value.items():
+        if isinstance(id, bool) or not isinstance(id, int) or not 0 <= id <= 255:
+            return f"{wanted}: {id!r} is no id"
+        if not isinstance(secret, (str, bytes)):
+            return f"{wanted}: the secret of {id} is a {_kind(secret)}"
+    return None
+
+
+def _seal_with(value: Any) -> str | None:
+    return None if isinstance(value, int) and not isinstance(value, bool) else f"the id of a key, not {_kind(value)}"
+
+
+def _route(value: Any) -> str | None:
+    if isinstance(value, str) and value.startswith("/") and value.endswith("/"):
+        return None
+    return f"a path that begins and ends with a slash, not {value!r}"
+
+
+def _legacy_fernet(value: Any) -> str | None:
+    return None if _texts(value) else "a list of Fernet keys"
+
+
+def _emit(value: Any) -> str | None:
+    return None if value in ("v1", "fernet") else f'"v1" or "fernet", not {value!r}'
+
+
+def _origins(value: Any) -> str | None:
+    return None if value is None or _texts(value) else "a list of origins (https://chat.example), or None"
+
+
+_TESTS: dict[str, Callable[[Any], str | None]] = {
+    "STORE": _store,
+    "DATABASE": _database,
+    "LAYER": _is(str, "a URL"),
+    "LIMITS": _limits,
+    "STRICT": _is(bool, "True or False"),
+    "KEYS": _keys,
+    "SEAL_WITH": _seal_with,
+    "LEGACY_FERNET": _legacy_fernet,
+    "EMIT": _emit,
+    "ROUTE": _route,
+    "ORIGINS": _origins,
+}

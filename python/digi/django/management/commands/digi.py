@@ -1,0 +1,72 @@
+"""`manage.py digi`."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from django.conf import settings
+from django.contrib.auth import get_user_model
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import transaction
+
+from digi.django import conf
+from digi.django.engine import get_cipher, make_engine
+from digi.django.models import Room
+from digi.django.rooms import create_room
+from digi.django.store import OrmStore
+
+PASSWORD = "digi-demo"
+USERS = ("alice", "bob")
+KIND = "demo"
+#: Who is in which room; the first one moderates it.
+ROOMS = {"Alice and Bob": ("alice", "bob"), "Team": ("bob", "alice"), "Alice's notes": ("alice",)}
+
+
+class Command(BaseCommand):
+    """What an operator does with Digi."""
+
+    help = "Digi: a demo, and what to do after a restore"
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """One subcommand each."""
+        commands = parser.add_subparsers(dest="subcommand", required=True, metavar="subcommand")
+        demo = commands.add_parser("demo", help=f"make users {' and '.join(USERS)} and some rooms, if they are missing")
+        demo.add_argument("--force", action="store_true", help="also when DEBUG is off: the password is well known")
+        commands.add_parser("restored", help="to be run once after a backup was restored: raises every room's epoch")
+
+    def handle(self, *_: Any, subcommand: str, **options: Any) -> None:
+        """Run the subcommand."""
+        if subcommand == "demo":
+            self._demo(force=options["force"])
+        else:
+            self._restored()
+
+    def _demo(self, force: bool) -> None:
+        if not (settings.DEBUG or force):
+            raise CommandError("DEBUG is off, and the demo's password is well known: say --force if you mean it")
+        with transaction.atomic():
+            users = {name: self._user(name) for name in USERS}
+            made = {room.name: room.pk for room in Room.objects.using(conf.get().database).filter(kind=KIND)}
+            for name, members in ROOMS.items():
+                if name not in made:
+                    people = [users[member] for member in members]
+                    first = (str(people[0].pk), people[0].get_username(), "moderator")
+                    made[name] = create_room([first, *people[1:]], name=name, kind=KIND)
+        self.stdout.write(f"Log in as {' or '.join(USERS)} with the password {PASSWORD}")
+        for name in ROOMS:
+            self.stdout.write(f"{name}: {conf.get().route}{get_cipher().seal('room', made[name])}/")
+
+    def _user(self, name: str) -> Any:
+        model: Any = get_user_model()
+        found = model._default_manager.filter(**{model.USERNAME_FIELD: name}).first()
+        return found or model._default_manager.create_user(**{model.USERNAME_FIELD: name, "password": PASSWORD})
+
+    def _restored(self) -> None:
+        config = conf.get()
+        if config.store == "orm":
+            OrmStore(config.database).raise_all(time.time_ns() // 1_000_000)
+        else:
+            with make_engine() as engine:
+                engine.restored().result()
+        self.stdout.write("Every room has a new epoch; clients load their rooms anew.")

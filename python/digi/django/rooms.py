@@ -1,0 +1,128 @@
+"""Rooms and memberships from views, commands and shells, on the caller's own database connection.
+
+What is done here is part of the caller's transaction. Engines that run hear of it by looking at the database: on SQLite
+within about a tenth of a second, elsewhere when they next compare (2 to 30 seconds). Whoever was removed can write
+nothing from the commit on. Where it has to be seen at once, ask the engine: `get_engine().remove_member(...)`.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from django.contrib.auth.models import AbstractBaseUser
+from django.core.exceptions import ImproperlyConfigured
+from django.db.models import F, OuterRef, Subquery
+
+from digi._digi import Batch, BatchId, Command, NewRoom, Outcome, Role
+from digi.django import conf
+from digi.django.models import Head, Member, Message, Room
+from digi.django.store import ROLE_NAMES, OrmStore
+from digi.errors import NoSuchRoomError, RefusedError
+
+#: A user, or a key and a name, and perhaps a role behind.
+Someone: TypeAlias = "AbstractBaseUser | tuple[str, str] | tuple[str, str, Role]"
+
+_PLACES = 2**32
+
+
+def user_key(user: AbstractBaseUser) -> str:
+    """A Django user's key: what never changes."""
+    return str(user.pk)
+
+
+def create_room(members: Iterable[Someone] = (), *, name: str = "", kind: str = "", id: int | None = None) -> int:
+    """Make a room with its first members; gives its id. Raises `RoomExistsError`, `StoreError`."""
+    room = NewRoom([_member(member) for member in members], name=name, kind=kind, id=id)
+    return _store().create_room(room, _now())
+
+
+def add_member(room: int, user: Someone, role: Role = "member") -> Outcome:
+    """Make a user a member of a room, or change the role. Raises `NoSuchRoomError`, `RefusedError`, `StoreError`."""
+    key, name, role = _member(user, role)
+    return _one(Command("add_member", room, "", is_host=True, member=key, member_name=name, role=role))
+
+
+def remove_member(room: int, user: AbstractBaseUser | str) -> Outcome:
+    """End a membership, given the user or the key. Raises as `add_member`."""
+    key = user if isinstance(user, str) else user_key(user)
+    return _one(Command("remove_member", room, "", is_host=True, member=key))
+
+
+@dataclass(frozen=True)
+class RoomEntry:
+    """A room in a user's list."""
+
+    id: int
+    name: str
+    kind: str
+    role: Role
+    #: When something last changed there, in milliseconds since 1970.
+    last_at: int
+    last_message: Message | None
+
+
+def rooms_of(user: AbstractBaseUser | str) -> list[RoomEntry]:
+    """The rooms in which a user is a member, the one with the latest change first. Two queries."""
+    key = user if isinstance(user, str) else user_key(user)
+    using = _store().using
+    begin = OuterRef("id") * _PLACES
+    newest = Message.objects.filter(id__gt=begin, id__lt=begin + _PLACES).order_by("-id").values("id")[:1]
+    membership = Member.objects.filter(room_id=OuterRef("id"), user_key=key)
+    rooms = (
+        Room.objects.using(using)
+        .filter(id__in=Member.objects.filter(user_key=key).values("room_id"))
+        .annotate(
+            role=Subquery(membership.values("role")[:1]),
+            last_at=Subquery(Head.objects.filter(room_id=OuterRef("id")).values("last_at")[:1]),
+            newest=Subquery(newest),
+        )
+        .order_by(F("last_at").desc(), "-id")
+    )
+    found: list[Any] = list(rooms)
+    messages = Message.objects.using(using).in_bulk([room.newest for room in found if room.newest is not None])
+    return [
+        RoomEntry(
+            room.pk, room.name, room.kind, _role(room.role), room.last_at, messages.get(room.newest)
+        )
+        for room in found
+    ]
+
+
+def _role(number: int) -> Any:
+    return ROLE_NAMES.get(number, "member")
+
+
+def _store() -> OrmStore:
+    # One of its own for every call: what it remembers may be rolled back with the caller's transaction.
+    config = conf.get()
+    if config.store != "orm":
+        raise ImproperlyConfigured(
+            f"DIGI['STORE'] is {config.store!r}: rooms outside of the project's database are made by the engine, "
+            "digi.django.engine.get_engine().create_room(...)"
+        )
+    return OrmStore(config.database)
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _member(user: Someone, role: Role = "member") -> tuple[str, str, Role]:
+    if isinstance(user, tuple):
+        return user if len(user) == 3 else (*user, role)
+    return user_key(user), user.get_username(), role
+
+
+def _one(command: Command) -> Outcome:
+    # An id that nobody else has: this batch comes once.
+    batch = Batch(BatchId(secrets.randbits(64), secrets.randbits(63)), [command], now=_now())
+    [outcome] = _store().apply(batch).outcomes
+    if outcome.code == "no_such_room":
+        raise NoSuchRoomError(f"there is no room {command.room}")
+    if outcome.code is not None:
+        raise RefusedError(f"room {command.room} refuses this", code=outcome.code)
+    return outcome

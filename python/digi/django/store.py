@@ -1,0 +1,353 @@
+"""Digi's store over a database of the Django project, through Django's own connections.
+
+One transaction per batch. What becomes of a command is decided by `digi.Planner`, the same code as behind every store;
+what tables and columns there are is known to `digi.django.tables`. Here is when what is read and written, and what an
+error of the database means.
+
+On SQLite the tables are those of Digi's native store, which must not have the file open in the same process: two copies
+of SQLite in one process remove each other's file locks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from django.db import DatabaseError, IntegrityError, connections, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from digi._digi import (
+    Applied,
+    Batch,
+    BatchId,
+    ChangeRow,
+    Changes,
+    Head,
+    History,
+    MemberAnswer,
+    Message,
+    NewRoom,
+    Plan,
+    Planner,
+)
+from digi.django.failures import Lost, as_store_error, schema_error
+from digi.django.schema import TABLES
+from digi.django.sqlite import beginning, marker, prepare
+from digi.django.tables import LAST_POS, LAST_ROOM, HeadRow, MessageRow, Tables
+from digi.errors import NoSuchRoomError, RoomExistsError, StoreRejectedError, StoreUnavailableError
+
+T = TypeVar("T")
+
+#: What the columns hold at most.
+HIGHEST = 2**63 - 1
+ROLES = {"member": 0, "moderator": 1}
+ROLE_NAMES = {0: "member", 1: "moderator"}
+EDITED, DELETED, JOINED, LEFT = 1, 2, 3, 4
+
+#: After so many batches the old ones are forgotten: those of this process but the newest, all after an hour.
+FORGET_EVERY = 256
+KEPT_BATCHES = 1_000
+KEPT_MS = 3_600_000
+#: With DEBUG Django keeps every statement, and no request ends here that would forget them.
+LOGGED_QUERIES = 100
+#: How often an id is looked for that no other process has taken in between.
+ROOM_TRIES = 20
+
+
+class _RepeatedError(Exception):
+    """The batch is known."""
+
+
+class OrmStore:
+    """A `digi.Store` in the database `using` of the settings' DATABASES."""
+
+    def __init__(self, using: str = "default") -> None:
+        self.using = using
+        self._planner = Planner()
+
+    def __repr__(self) -> str:
+        return f"OrmStore({self.using!r})"
+
+    # Connections and transactions.
+
+    @property
+    def _connection(self) -> BaseDatabaseWrapper:
+        """The present thread's connection, ready for Digi."""
+        return connections[self.using]
+
+    def _write(self, work: Callable[[Tables], T]) -> T:
+        """Runs `work` in a transaction, or in the one that the caller is in."""
+        return self._attempt(lambda connection: self._transact(connection, work))
+
+    def _attempt(self, run: Callable[[BaseDatabaseWrapper], T]) -> T:
+        connection = self._connection
+        if connection.in_atomic_block:
+            # What failed is the caller's to roll back, and the connection is the caller's.
+            try:
+                return run(connection)
+            except (DatabaseError, OverflowError) as error:
+                raise as_store_error(connection, error) from error
+        if len(connection.queries_log) > LOGGED_QUERIES:
+            connection.queries_log.clear()
+        # A connection that was closed while nothing was asked is no reason to refuse what comes next.
+        may_be_stale = connection.connection is not None
+        while True:
+            try:
+                return run(connection)
+            except Lost as lost:
+                self._look_after(connection)
+                raise lost.meaning from lost.__cause__
+            except (DatabaseError, OverflowError) as error:
+                meaning = as_store_error(connection, error)
+                if not (self._look_after(connection) and may_be_stale):
+                    raise meaning from error
+                may_be_stale = False
+
+    def _look_after(self, connection: BaseDatabaseWrapper) -> bool:
+        """Closes a connection that can no longer be used, so that the next call makes one; whether it was so."""
+        if connection.connection is not None and connection.is_usable():
+            return False
+        connection.close()
+        return True
+
+    def _transact(self, connection: BaseDatabaseWrapper, work: Callable[[Tables], T]) -> T:
+        is_outermost = not connection.in_atomic_block
+        if connection.vendor == "sqlite" and is_outermost:
+            prepare(connection)
+        committing = False
+        try:
+            with beginning(connection, "IMMEDIATE"), transaction.atomic(using=self.using):
+                done = work(Tables(connection))
+                committing = True
+        except DatabaseError as error:
+            if committing and is_outermost:
+                raise Lost(as_store_error(connection, error, committing=True)) from error
+            raise
+        return done
+
+    def _read(self, work: Callable[[Tables], T]) -> T:
+        def run(connection: BaseDatabaseWrapper) -> T:
+            if connection.vendor == "sqlite":
+                # One snapshot: there a transaction costs nothing.
+                with beginning(connection, None), transaction.atomic(using=self.using):
+                    return work(Tables(connection))
+            return work(Tables(connection))
+
+        return self._attempt(run)
+
+    # The methods of `digi.Store`; they are documented there.
+
+    def migrate(self) -> None:
+        """Nothing is made here, only looked whether `manage.py migrate` was run."""
+        connection = self._connection
+        try:
+            if connection.vendor == "sqlite":
+                prepare(connection)
+            present = set(connection.introspection.table_names())
+        except DatabaseError as error:
+            raise as_store_error(connection, error) from error
+        missing = [table for table in TABLES if table not in present]
+        if missing:
+            raise schema_error(f"the database {self.using!r} has no table {missing[0]}")
+
+    def apply(self, batch: Batch) -> Applied:
+        """One transaction: claim the id, lock the heads, read, decide, write."""
+        try:
+            applied = self._write(lambda tables: self._apply(tables, batch))
+        except _RepeatedError:
+            self._planner.rolled_back()
+            return self._repeated(batch)
+        except BaseException:
+            self._planner.rolled_back()
+            raise
+        self._planner.committed()
+        return applied
+
+    def _apply(self, tables: Tables, batch: Batch) -> Applied:
+        try:
+            tables.insert_batch(batch.id, batch.now, "")
+        except IntegrityError as error:
+            raise _RepeatedError from error
+        plan = self._plan(tables, batch)
+        tables.write(plan)
+        tables.set_outcomes(batch.id, plan.record)
+        if batch.id.number % FORGET_EVERY == 0:
+            tables.forget_batches(batch.id.node, batch.id.number - KEPT_BATCHES)
+            tables.forget_batches_before(batch.now - KEPT_MS)
+        return plan.applied
+
+    def _plan(self, tables: Tables, batch: Batch) -> Plan:
+        planner = self._planner
+        gaps = planner.lock(tables.heads(planner.begin(batch), lock=True))
+        adds, members = tables.gaps(gaps)
+        roles, messages = planner.note(adds, members)
+        return planner.decide(tables.roles(roles), tables.messages(messages))
+
+    def _repeated(self, batch: Batch) -> Applied:
+        match self._read(lambda tables: tables.outcomes(batch.id)):
+            case [None]:
+                raise StoreRejectedError("the batch was made void")
+            case [str(record)]:
+                return Planner.replay(batch, record)
+            case _:
+                raise StoreUnavailableError("the batch's outcomes were removed while it came again")
+
+    def void(self, batch_id: BatchId) -> None:
+        """Claims the id, so that no transaction under it can be committed."""
+
+        def claim(tables: Tables) -> None:
+            try:
+                tables.insert_batch(batch_id, 0, None)
+            except IntegrityError as error:
+                raise _RepeatedError from error
+
+        try:
+            self._write(claim)
+        except _RepeatedError:
+            if self._read(lambda tables: tables.outcomes(batch_id)) != [None]:
+                raise StoreRejectedError("the batch has been committed") from None
+
+    def member(self, room: int, user: str) -> MemberAnswer:
+        """The head first, then the membership."""
+
+        def read(tables: Tables) -> MemberAnswer:
+            head = _head(_one(tables, room))
+            roles = tables.roles([(room, user)])
+            found = [role for _, key, role in roles if key == user]
+            return MemberAnswer(head, _role_name(found[0]) if found else None)
+
+        return self._read(read)
+
+    def changes(self, room: int, after: int, limit: int) -> Changes:
+        """The head first, then the rows, then the floor again where a purge may have come between."""
+        return self._read(lambda tables: self._changes(tables, room, after, limit))
+
+    def _changes(self, tables: Tables, room: int, after: int, limit: int) -> Changes:
+        stored = _one(tables, room)
+        _, _, last_seq, floor, _ = stored
+        through = min(after + limit, last_seq)
+        rows: list[ChangeRow] = []
+        if after < through:
+            changed: dict[int, int] = {}
+            for seq, kind, message_id, user in tables.log(room, after, through):
+                if kind in (EDITED, DELETED):
+                    changed[message_id] = seq
+                else:
+                    rows.append(ChangeRow.member(seq, "joined" if kind == JOINED else "left", user))
+            found = tables.messages_between(room, after, through)
+            # Those that were added before; what was purged since has nothing to tell.
+            found += tables.messages(sorted(changed.keys() - {row[0] for row in found}))
+            for row in found:
+                rows.append(ChangeRow.changed(changed.get(row[0], row[0] & LAST_POS), _message(row)))
+            rows.sort(key=lambda row: row.seq)
+            if self._connection.vendor != "sqlite":
+                floor = _one(tables, room)[3]
+        return Changes(_head(stored), floor, through, rows)
+
+    def history(self, room: int, before: int | None, limit: int) -> History:
+        """The head first."""
+
+        def read(tables: Tables) -> History:
+            head = _head(_one(tables, room))
+            rows = tables.newest(room, LAST_POS + 1 if before is None else before, limit)
+            return History(head, [_message(row) for row in rows])
+
+        return self._read(read)
+
+    def heads(self, rooms: Sequence[int]) -> list[tuple[int, int, int]]:
+        """A few statements, however many rooms."""
+        found = self._read(lambda tables: tables.heads(rooms))
+        return [(room, epoch, last_seq) for room, epoch, last_seq, _, _ in found]
+
+    def change_marker(self) -> int | None:
+        """SQLite's `data_version`; other databases have nothing that cheap."""
+        connection = self._connection
+        return self._attempt(marker) if connection.vendor == "sqlite" else None
+
+    def raise_epoch(self, room: int, seen: tuple[int, int], now: int) -> Head:
+        """Under the head's lock."""
+
+        def write(tables: Tables) -> Head:
+            stored = _one(tables, room, lock=True)
+            to = Planner.raised(stored, seen, now)
+            if to != stored:
+                tables.set_heads([to])
+            return _head(to)
+
+        return self._write(write)
+
+    def raise_all(self, now: int) -> None:
+        """One statement."""
+        self._write(lambda tables: tables.raise_all(now))
+
+    def create_room(self, room: NewRoom, now: int) -> int:
+        """Where the store chooses the id, it is the next one."""
+        # The last entry of a user counts, as everywhere.
+        members = {user: (user, name, ROLES[role]) for user, name, role in room.members}
+
+        def write(tables: Tables) -> int:
+            id = tables.next_room() if room.id is None else room.id
+            if not 1 <= id <= LAST_ROOM:
+                raise StoreRejectedError(f"room ids lie between 1 and {LAST_ROOM}, not {id}")
+            if tables.heads([id]):
+                raise _RepeatedError
+            try:
+                tables.create_room(id, room.name, room.kind, list(members.values()), now)
+            except IntegrityError as error:
+                raise _RepeatedError from error
+            return id
+
+        for _ in range(ROOM_TRIES):
+            try:
+                return self._write(write)
+            except _RepeatedError:
+                if room.id is not None:
+                    raise RoomExistsError(f"there is a room {room.id} already") from None
+        raise StoreUnavailableError("other processes took every room id that was tried")
+
+    def purge(self, room: int, before: int) -> int:
+        """Under the head's lock."""
+
+        def write(tables: Tables) -> int:
+            id, epoch, last_seq, floor, last_at = _one(tables, room, lock=True)
+            removed, last = tables.remove_messages(room, min(before, HIGHEST))
+            if last > floor:
+                tables.set_heads([(id, epoch, last_seq, last, last_at)])
+            return removed
+
+        return self._write(write)
+
+    def release(self) -> None:
+        """The thread ends: its connection is closed."""
+        self._connection.close()
+
+
+def _one(tables: Tables, room: int, lock: bool = False) -> HeadRow:
+    heads = tables.heads([room], lock)
+    if not heads:
+        raise NoSuchRoomError(f"there is no room {room}")
+    return tuple(heads[0])  # type: ignore[return-value]
+
+
+def _head(row: HeadRow) -> Head:
+    return Head(row[1], row[2])
+
+
+def _role_name(role: int) -> Any:
+    return ROLE_NAMES.get(role, "member")
+
+
+def _message(row: MessageRow) -> Message:
+    id, sender, sender_name, client_id, created_at, edited_at, deleted_at, body = row
+    return Message(
+        id=id,
+        room=id >> 32,
+        pos=id & LAST_POS,
+        sender=sender,
+        sender_name=sender_name,
+        body=body,
+        client_id=client_id,
+        created_at=created_at,
+        edited_at=edited_at,
+        deleted_at=deleted_at,
+    )
