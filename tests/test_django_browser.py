@@ -82,8 +82,9 @@ def test_two_people_chat(pages: Pages) -> None:
     assert (alice.is_mine("Hello Bob"), bob.is_mine("Hello Bob")) == (True, False)
     # What others wrote is read out, one's own is not.
     alice.wait("announced", lambda: alice.find("#news").get_attribute("textContent") == "bob: Hello Alice")
-    # Nobody can change what another wrote.
-    assert alice.message("Hello Alice").find_elements(By.TAG_NAME, "button") == []
+    # Nobody can change what another wrote, but alice, who moderates the room, can delete it.
+    assert bob.message("Hello Bob").find_elements(By.TAG_NAME, "button") == []
+    assert [button.text for button in alice.message("Hello Alice").find_elements(By.TAG_NAME, "button")] == ["Delete"]
 
     alice.press("Hello Bob", "Edit")
     assert alice.find("#text").get_attribute("value") == "Hello Bob"
@@ -95,19 +96,23 @@ def test_two_people_chat(pages: Pages) -> None:
     alice.delete("Hello Bob!")
     for page in pages:
         page.wait_for_texts(GONE, "Hello Alice")
+    bob.write("Something rude")
+    alice.wait_for_texts(GONE, "Hello Alice", "Something rude")
+    alice.delete("Something rude")
+    bob.wait_for_texts(GONE, "Hello Alice", GONE)
 
     # The arrow up takes the last own message; Escape leaves it as it was.
     bob.find("#text").send_keys(Keys.ARROW_UP)
     assert bob.find("#text").get_attribute("value") == "Hello Alice"
     bob.find("#text").send_keys(" and the rest", Keys.ESCAPE)
     assert bob.find("#text").get_attribute("value") == ""
-    assert bob.texts() == [GONE, "Hello Alice"]
+    assert bob.texts() == [GONE, "Hello Alice", GONE]
 
     # Two lines, and nothing in a text is taken for HTML.
     bob.find("#text").send_keys("<b>one</b>", Keys.SHIFT, Keys.ENTER, Keys.NULL, "two", Keys.ENTER)
-    alice.wait_for_texts(GONE, "Hello Alice", "<b>one</b>\ntwo")
+    alice.wait_for_texts(GONE, "Hello Alice", GONE, "<b>one</b>\ntwo")
     alice.browser.refresh()
-    alice.wait_for_texts(GONE, "Hello Alice", "<b>one</b>\ntwo")
+    alice.wait_for_texts(GONE, "Hello Alice", GONE, "<b>one</b>\ntwo")
     alice.follow("#back")
     last = alice.find("#rooms .last").text
     assert last.startswith("bob: <b>one</b>")

@@ -34,8 +34,12 @@ def room(request: HttpRequest, token: str) -> HttpResponse:
     except InputError:
         raise Http404 from None
     # Whoever has the address but isn't a member learns nothing, not even that there is such a room.
-    get_object_or_404(Member, room_id=room_id, user_key=user_key(request.user))
-    data = {"path": f"{conf.get().route}{token}/", "user": request.user.get_username()}
+    member = get_object_or_404(Member, room_id=room_id, user_key=user_key(request.user))
+    data = {
+        "path": f"{conf.get().route}{token}/",
+        "user": request.user.get_username(),
+        "moderates": member.role == Member.Role.MODERATOR,
+    }
     return render(request, "chat/room.html", {"room": Room.objects.get(pk=room_id), "data": data})
 
 

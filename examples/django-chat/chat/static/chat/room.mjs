@@ -4,7 +4,7 @@ import { DigiChat } from "../digi/digi.js";
 import { clock, dayOf } from "./time.mjs";
 
 const $ = (id) => document.getElementById(id);
-const { path, user: me } = JSON.parse($("data").textContent);
+const { path, user: me, moderates } = JSON.parse($("data").textContent);
 const chat = new DigiChat(path, { user: me });
 const name = document.title;
 /** Pixels from the end within which the list follows new messages. */
@@ -287,14 +287,11 @@ function buildMessage(shown) {
         ["Discard", `Discard: ${text}`, () => chat.discard(item())],
       ),
     );
-  } else if (mine && pos && !deleted && !state) {
+  } else if ((mine || moderates) && pos && !deleted && !state) {
     const message = () => chat.messages.get(pos);
-    element.append(
-      actions(
-        ["Edit", `Edit: ${text}`, () => startEditing(message())],
-        ["Delete", `Delete: ${text}`, () => askToDelete(message())],
-      ),
-    );
+    const edit = ["Edit", `Edit: ${text}`, () => startEditing(message())];
+    const remove = ["Delete", `Delete: ${text}`, () => askToDelete(message())];
+    element.append(mine ? actions(edit, remove) : actions(remove));
   }
   return element;
 }
