@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from selenium.webdriver import Chrome
+from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from asgi_servers import free_port
@@ -19,7 +20,7 @@ EXAMPLE = ROOT / "examples" / "django-chat"
 
 def manage(data: Path, *arguments: str) -> None:
     """Runs `manage.py`."""
-    command = [sys.executable, EXAMPLE / "manage.py", *arguments]
+    command: list[str | Path] = [sys.executable, EXAMPLE / "manage.py", *arguments]
     done = subprocess.run(command, env=environment(data), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -52,9 +53,10 @@ class SitePage(Page):
         self.find("#id_username").send_keys(user)
         self.click(lambda: self.find("#id_password").send_keys(password, Keys.ENTER))
 
-    def enter(self) -> None:
-        """From the list of rooms into the first."""
-        self.follow("#rooms li a")
+    def enter(self, room: str = "Alice and Bob") -> None:
+        """From the list of rooms into one."""
+        link = self.browser.find_element(By.XPATH, f"//li/a[span[@class='room' and text()='{room}']]")
+        self.click(link.click)
         self.wait_for_status("Connected")
 
     def follow(self, selector: str) -> None:
@@ -94,3 +96,6 @@ class SitePage(Page):
             "not all" if touch else "all",
         )
         self.resize(width, height, touch=touch)
+        shown = "1" if touch else "0"
+        opacities = "return [...document.querySelectorAll('.actions')].map((each) => getComputedStyle(each).opacity)"
+        self.wait("buttons", lambda: set(self.browser.execute_script(opacities)) <= {shown})

@@ -455,6 +455,22 @@ def test_a_connection_that_leads_nowhere_is_found_out(stage: Stage) -> None:
     assert again(stage).after == "1.11"
 
 
+def test_silence_is_taken_for_a_break(stage: Stage) -> None:
+    line = begin(stage)
+    stage[1].do("stretch", factor=0.1)
+    stage[1].do("add", text="mine")
+    sent = line.hear("add")
+    # No answer, and on the next connection not a word.
+    assert again(stage).after == "1.10"
+    stage[1].do("stretch", factor=1)
+    line = again(stage)
+    line.say("resumed", cursor="1.10")
+    once_more = line.hear("add")
+    assert once_more == sent | {"resend": True}
+    line.acknowledge(once_more, 11)
+    stage[1].wait_for_texts("mine")
+
+
 def test_it_leaves_and_comes_back(stage: Stage) -> None:
     line = begin(stage)
     stage[1].do("add", text="mine")

@@ -10,9 +10,9 @@ from django.views.decorators.http import require_safe
 
 from digi import InputError
 from digi.django import conf
-from digi.django.engine import get_engine
-from digi.django.models import Member
-from digi.django.rooms import rooms_of
+from digi.django.engine import get_cipher
+from digi.django.models import Member, Room
+from digi.django.rooms import rooms_of, user_key
 
 
 @never_cache
@@ -30,13 +30,17 @@ def rooms(request: HttpRequest) -> HttpResponse:
 def room(request: HttpRequest, token: str) -> HttpResponse:
     """A room. Its messages come over the WebSocket; this is the frame around them."""
     try:
-        room_id = get_engine().cipher.open("room", token)
+        room_id = get_cipher().open("room", token)
     except InputError:
         raise Http404 from None
     # Whoever has the address but isn't a member learns nothing, not even that there is such a room.
-    member = get_object_or_404(Member.objects.select_related("room"), room=room_id, user_key=str(request.user.pk))
-    data = {"path": f"{conf.get().route}{token}/", "user": request.user.get_username()}
-    return render(request, "chat/room.html", {"room": member.room, "data": data})
+    member = get_object_or_404(Member, room_id=room_id, user_key=user_key(request.user))
+    data = {
+        "path": f"{conf.get().route}{token}/",
+        "user": request.user.get_username(),
+        "moderates": member.role == Member.Role.MODERATOR,
+    }
+    return render(request, "chat/room.html", {"room": Room.objects.get(pk=room_id), "data": data})
 
 
 def written_at(milliseconds: int) -> datetime:

@@ -22,6 +22,7 @@ from digi.django import conf
 from digi.django.models import Head, Member, Message, Room
 from digi.django.store import ROLE_NAMES, OrmStore
 from digi.errors import NoSuchRoomError, RefusedError
+from digi.types import Role
 
 Role: TypeAlias = Literal["member", "moderator"]
 #: A user, or a key and a name, and perhaps a role behind.

@@ -4,7 +4,7 @@ import { DigiChat } from "../digi/digi.js";
 import { clock, dayOf } from "./time.mjs";
 
 const $ = (id) => document.getElementById(id);
-const { path, user: me } = JSON.parse($("data").textContent);
+const { path, user: me, moderates } = JSON.parse($("data").textContent);
 const chat = new DigiChat(path, { user: me });
 const name = document.title;
 /** Pixels from the end within which the list follows new messages. */
@@ -80,7 +80,10 @@ function listen() {
   $("older").addEventListener("click", () => chat.older());
   $("newest").addEventListener("click", () => toEnd());
   $("reload").addEventListener("click", () => location.reload());
-  $("scroller").addEventListener("scroll", () => atEnd() && seenBelow());
+  let following = true;
+  $("scroller").addEventListener("scroll", () => (following = atEnd()) && seenBelow());
+  // A keyboard that slides up takes room away: the newest message stays in sight.
+  new ResizeObserver(() => following && toEnd()).observe($("scroller"));
   document.addEventListener("visibilitychange", () => {
     if (document.hidden) return;
     unread = 0;
@@ -284,14 +287,11 @@ function buildMessage(shown) {
         ["Discard", `Discard: ${text}`, () => chat.discard(item())],
       ),
     );
-  } else if (mine && pos && !deleted && !state) {
+  } else if ((mine || moderates) && pos && !deleted && !state) {
     const message = () => chat.messages.get(pos);
-    element.append(
-      actions(
-        ["Edit", `Edit: ${text}`, () => startEditing(message())],
-        ["Delete", `Delete: ${text}`, () => askToDelete(message())],
-      ),
-    );
+    const edit = ["Edit", `Edit: ${text}`, () => startEditing(message())];
+    const remove = ["Delete", `Delete: ${text}`, () => askToDelete(message())];
+    element.append(mine ? actions(edit, remove) : actions(remove));
   }
   return element;
 }
