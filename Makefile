@@ -23,9 +23,9 @@ test: tools .venv/.digi
 sim:
 	DIGI_SIM_SEEDS=$(SEEDS) cargo test --release -p digi-core --features bugs --test simulation -- --nocapture
 
-bench:
+bench: .venv-bench/.digi
 	cargo bench -p digi-core
-	cargo run --release -p digi-load
+	cargo run --release -p digi-load -- --python .venv-bench/bin/python
 
 lint: doc .venv/.digi $(DENY)/bin/cargo-deny
 	tests/tools/lint.sh
@@ -51,6 +51,11 @@ $(WHEELS)/.built: $(SOURCES)
 
 %/.digi: %/.installed $(WHEELS)/.built
 	$*/bin/pip install --quiet --disable-pip-version-check --force-reinstall --no-deps $(WHEELS)/*.whl && touch $@
+
+# What only the load run needs: the peers under Uvicorn, and Redis for the one on Channels.
+.venv-bench/.installed: tests/load/python/requirements.txt
+	tests/tools/debian-packages.sh python3-venv redis-server
+	python3 -m venv .venv-bench && .venv-bench/bin/pip install --quiet --disable-pip-version-check -r $< && touch $@
 
 tests/node/node_modules/.package-lock.json: tests/node/package-lock.json
 	cd tests/node && npm ci --no-audit --no-fund && touch node_modules/.package-lock.json

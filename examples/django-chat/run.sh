@@ -7,7 +7,7 @@ listen=${DIGI_LISTEN:-127.0.0.1:8000}
 port=${listen##*:}
 
 python manage.py migrate --verbosity 0
-python manage.py digi demo
+python manage.py digi demo --force
 cat <<TEXT
 
   alice   http://127.0.0.1:$port/   password digi-demo
@@ -16,4 +16,4 @@ cat <<TEXT
 Two names for one server, so that one browser can hold both log-ins. Ctrl-C stops it.
 
 TEXT
-exec uvicorn website.asgi:application --host "${listen%:*}" --port "$port" --ws websockets --no-access-log
+exec uvicorn website.asgi:application --host "${listen%:*}" --port "$port" --ws websockets-sansio --no-access-log

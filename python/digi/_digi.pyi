@@ -7,16 +7,14 @@ from typing import Any, Generic, Literal, TypeAlias, TypeVar, final
 from typing_extensions import Self
 
 from digi.store import Store
+from digi.types import Identity, Kind, Member, Role
 
 __version__: str
 
-T = TypeVar("T", covariant=True)
-Kind: TypeAlias = Literal["room", "message"]
-Role: TypeAlias = Literal["member", "moderator"]
-Member: TypeAlias = tuple[str, str, Role]
+_T_co = TypeVar("_T_co", covariant=True)
 
 @final
-class Pending(Generic[T]):
+class Pending(Generic[_T_co]):
     """Something under way: `await` it, or call `result()` where no event loop runs.
 
     It has begun when you get it. Await it once. A cancelled await gives up waiting and nothing else: a message that
@@ -24,8 +22,8 @@ class Pending(Generic[T]):
     under way at the same time may be done in any order: where the order matters, await one before you call the next.
     """
 
-    def __await__(self) -> Generator[Any, None, T]: ...
-    def result(self, timeout: float | None = None) -> T:
+    def __await__(self) -> Generator[Any, None, _T_co]: ...
+    def result(self, timeout: float | None = None) -> _T_co:
         """Wait for it in a plain thread, at most `timeout` seconds (forever when None).
 
         Raises `TimeoutError`; it goes on, and may be asked again. Raises `RuntimeError` in a thread whose event loop is
@@ -386,13 +384,11 @@ class Server:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
 
-Answer: TypeAlias = "tuple[str, str] | str | None"
-
 def serve(
     engine: Engine,
     listen: str = "127.0.0.1:9001",
     *,
-    authenticator: Callable[[Handshake], Answer | Awaitable[Answer]],
+    authenticator: Callable[[Handshake], Identity | Awaitable[Identity]],
     route: str = "/ws/chat/",
     origins: Sequence[str] | None = None,
 ) -> Pending[Server]:

@@ -23,13 +23,14 @@ from urllib.parse import parse_qs
 
 from digi._digi import Engine, Origins, Session
 from digi.errors import ClosedError, ConnectionRefusedByDigi
+from digi.types import Identity
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Event: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Event]]
 Send: TypeAlias = Callable[[Event], Awaitable[None]]
 Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
-Authenticate: TypeAlias = Callable[[Scope], Awaitable["tuple[str, str] | str | None"]]
+Authenticate: TypeAlias = Callable[[Scope], Awaitable[Identity]]
 
 logger = logging.getLogger(__name__)
 

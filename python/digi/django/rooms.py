@@ -17,11 +17,12 @@ from django.contrib.auth.models import AbstractBaseUser
 from django.core.exceptions import ImproperlyConfigured
 from django.db.models import F, OuterRef, Subquery
 
-from digi._digi import Batch, BatchId, Command, NewRoom, Outcome, Role
+from digi._digi import Batch, BatchId, Command, NewRoom, Outcome
 from digi.django import conf
 from digi.django.models import Head, Member, Message, Room
 from digi.django.store import ROLE_NAMES, OrmStore
 from digi.errors import NoSuchRoomError, RefusedError
+from digi.types import Role
 
 #: A user, or a key and a name, and perhaps a role behind.
 Someone: TypeAlias = "AbstractBaseUser | tuple[str, str] | tuple[str, str, Role]"

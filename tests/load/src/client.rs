@@ -10,7 +10,8 @@ use crate::check::Tag;
 
 /// How every `add` begins, to the server and from it.
 const ADD: &[u8] = br#"{"type":"add","message":""#;
-const END: &[u8] = br#""}"#;
+/// The name is what a classic page sends along. Digi does not believe it, a classic Channels consumer does.
+const END: &[u8] = br#"","user":"load"}"#;
 /// The message's text, in bytes: room, sender and number, then filled up.
 const BODY: usize = 64;
 const ROOM: usize = 6;

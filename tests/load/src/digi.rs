@@ -2,10 +2,11 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use digi_core::consumer::{ConsumerLimits, Rate};
 use digi_core::engine::{Engine, Limits};
-use digi_core::server::{JwtAuthenticator, JwtKey, Server};
+use digi_core::server::{JwtAuthenticator, JwtKey, Server, ServerLimits};
 use digi_core::store::model::{NewRoom, Role};
 use digi_core::token::{Keyring, Kind};
 use digi_core::{RoomId, UserKey};
@@ -13,8 +14,8 @@ use jsonwebtoken::{EncodingKey, Header, get_current_timestamp};
 
 use crate::{Result, peer};
 
-const ID_SECRET: &str = "the load run's secret for ids, in no use elsewhere";
-const LOGIN_SECRET: &str = "the load run's secret for logins, in no use elsewhere";
+pub(crate) const ID_SECRET: &str = "the load run's secret for ids, in no use elsewhere";
+pub(crate) const LOGIN_SECRET: &str = "the load run's secret for logins, in no use elsewhere";
 /// Seconds; longer than any run.
 const LOGIN_LIFETIME: u64 = 3600;
 
@@ -40,7 +41,9 @@ pub(crate) async fn serve(dir: &Path, rooms: usize, members: usize) -> Result<()
         engine.create_room(&NewRoom { id, members: (0..members).map(member).collect(), ..NewRoom::default() }).await?;
     }
     let logins = JwtAuthenticator::new(JwtKey::hs256(LOGIN_SECRET)?);
-    let server = Server::builder(engine).authenticator(logins).listen("127.0.0.1:0").start().await?;
+    // While another peer has its turn nobody would answer a ping.
+    let limits = ServerLimits { ping_interval: Duration::from_secs(LOGIN_LIFETIME), ..ServerLimits::default() };
+    let server = Server::builder(engine).authenticator(logins).limits(limits).listen("127.0.0.1:0").start().await?;
     peer::announce(server.local_addr());
     peer::parent_gone().await;
     server.shutdown().await;

@@ -11,10 +11,10 @@ use crate::digi::Doorman;
 use crate::peer::{Peer, cpu_of};
 use crate::scenario::Shape;
 
-/// Before measuring, so that everything is warm.
+/// Before measuring, so that everything is warm. Longer where the first messages take longer.
 const WARM_UP: Duration = Duration::from_millis(500);
-/// How long what was sent may take to arrive after the round.
-const DRAIN: Duration = Duration::from_secs(10);
+/// How long what was sent may take to arrive, before measuring and after it.
+const DRAIN: Duration = Duration::from_secs(20);
 /// A poll returns at least this often, to look at the clock.
 const LOOK: Duration = Duration::from_millis(20);
 /// What one read takes at most.
@@ -31,7 +31,7 @@ pub(crate) struct Round {
     /// Used by this process.
     pub(crate) own_cpu: Duration,
     /// From sending to the sender's own copy, in nanoseconds, ascending.
-    pub(crate) latencies: Vec<u32>,
+    pub(crate) latencies: Vec<u64>,
     pub(crate) faults: Faults,
 }
 
@@ -76,6 +76,8 @@ pub(crate) struct Generator {
     poll: Poll,
     members: Vec<Member>,
     orders: Vec<Order>,
+    /// Members of each room.
+    room_size: usize,
     /// A strange frame, to be shown.
     strange: Option<String>,
 }
@@ -102,7 +104,7 @@ impl Generator {
             }
         }
         let orders = (0..shape.rooms).map(|_| Order::default()).collect();
-        Ok(Self { poll, members, orders, strange: None })
+        Ok(Self { poll, members, orders, room_size: shape.members, strange: None })
     }
 
     /// Every sender keeps its messages outstanding: the next goes out when the sender's own copy of one has come.
@@ -115,8 +117,11 @@ impl Generator {
         let mut phase = Phase::WarmUp;
         let start = Instant::now();
         let mut deadline = start + WARM_UP + measure + DRAIN;
+        // Until the first messages have come the peer digests a burst, which is not what the round is about.
+        let mut first = 0;
         for Member { client, sender, .. } in &mut self.members {
             if let Some(sender) = sender {
+                first += (sender.sent_at.len() * self.room_size) as u64;
                 sender.send(sender.sent_at.len() as u64, client, &mut out)?;
             }
         }
@@ -137,7 +142,7 @@ impl Generator {
             }
             let now = Instant::now();
             match phase {
-                Phase::WarmUp if now >= start + WARM_UP => {
+                Phase::WarmUp if now >= start + WARM_UP && (deliveries >= first || now >= start + DRAIN) => {
                     phase = Phase::Measuring { since: now, cpu: peer.cpu()?, own_cpu: cpu_of("self")?, deliveries };
                 }
                 Phase::Measuring { since, cpu, own_cpu, deliveries: before } if now >= since + measure => {
@@ -162,7 +167,7 @@ impl Generator {
         &mut self,
         index: usize,
         phase: &Phase,
-        latencies: &mut Vec<u32>,
+        latencies: &mut Vec<u64>,
         buffer: &mut [u8],
         out: &mut Vec<u8>,
     ) -> Result<u64> {
@@ -182,7 +187,7 @@ impl Generator {
                     if measuring {
                         let sent_at = sender.sent_at[(tag.number % sender.sent_at.len() as u64) as usize];
                         let took = now.get_or_insert_with(Instant::now).duration_since(sent_at);
-                        latencies.push(u32::try_from(took.as_nanos()).unwrap_or(u32::MAX));
+                        latencies.push(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
                     }
                 }
             }

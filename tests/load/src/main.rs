@@ -1,9 +1,10 @@
-//! Load runs of Digi's server, beside a bare fan-out that stores nothing: `make bench`.
+//! Load runs of Digi's server, beside a bare fan-out that stores nothing, and of Digi under Uvicorn, beside Django
+//! Channels: `make bench`.
 //!
-//! Each peer is a process of its own (this program again, as `serve` or `bare`); this process makes the load, with one
-//! thread and as little work per frame as it can, and checks that every member of a room gets every message once and
-//! in one order. Peers take turns in short rounds, so that what else the machine does hits both alike; what counts are
-//! the ratios. The rounds' medians are printed and, with everything that was measured, written to `load.json`.
+//! Each peer is a process of its own (this program again, as `serve` or `bare`, or `python/peers.py`); this process
+//! makes the load, with one thread and as little work per frame as it can, and checks that every member of a room gets
+//! every message once and in one order. Peers take turns in short rounds, so that what else the machine does hits all
+//! alike; what counts are the ratios. The rounds' medians are printed and, with everything that was measured, written to `load.json`.
 //!
 //! Digi does all its work: the JWT and the room's token of each connection are checked, the membership is read, and
 //! every message is committed to SQLite with `synchronous=FULL` before anybody gets it. Only the rate limits are off.

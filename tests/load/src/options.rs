@@ -10,7 +10,10 @@ use crate::peer::Kind;
 pub(crate) const USAGE: &str = "\
 digi-load [options]
   --only S1,S2      these scenarios (default: all)
-  --peers digi,bare these peers (default: both)
+  --peers NAME,...  these peers: digi and bare; under Uvicorn asgi-digi, asgi-orm, channels and asgi-bare
+                    (default: the first two, and with --python the others in S1, S2 and S3)
+  --python PATH     the interpreter for those under Uvicorn; it has tests/load/python/requirements.txt, and digi for
+                    asgi-digi and asgi-orm; channels needs redis-server
   --rounds N        rounds of each peer in each scenario (default: 3)
   --seconds N       measured seconds of a round (default: 3)
   --rooms N         rooms, instead of the scenario's own number
@@ -33,7 +36,9 @@ pub(crate) enum Job {
 /// How to run the load.
 pub(crate) struct Options {
     only: Option<Vec<String>>,
-    pub(crate) peers: Vec<Kind>,
+    /// None: those that can run.
+    peers: Option<Vec<Kind>>,
+    pub(crate) python: Option<PathBuf>,
     pub(crate) rounds: usize,
     pub(crate) measure: Duration,
     pub(crate) rooms: Option<usize>,
@@ -41,6 +46,12 @@ pub(crate) struct Options {
 }
 
 impl Options {
+    /// The peers of a scenario, which may be one for those under Uvicorn too.
+    pub(crate) fn peers(&self, under_uvicorn: bool) -> Vec<Kind> {
+        let can_run = |kind: &Kind| !kind.is_python() || (under_uvicorn && self.python.is_some());
+        self.peers.clone().unwrap_or_else(|| Kind::ALL.into_iter().filter(can_run).collect())
+    }
+
     pub(crate) fn wants(&self, scenario: &str) -> bool {
         self.only.as_ref().is_none_or(|only| only.iter().any(|name| name == scenario))
     }
@@ -50,7 +61,8 @@ impl Job {
     pub(crate) fn from_args(mut args: impl Iterator<Item = String>) -> Result<Self> {
         let mut options = Options {
             only: None,
-            peers: vec![Kind::Digi, Kind::Bare],
+            peers: None,
+            python: None,
             rounds: 3,
             measure: Duration::from_secs(3),
             rooms: None,
@@ -69,7 +81,8 @@ impl Job {
                 "bare" => return Ok(Self::Bare),
                 "--help" => return Ok(Self::Help),
                 "--only" => options.only = Some(value()?.split(',').map(str::to_owned).collect()),
-                "--peers" => options.peers = value()?.split(',').map(Kind::from_name).collect::<Result<_>>()?,
+                "--peers" => options.peers = Some(value()?.split(',').map(Kind::from_name).collect::<Result<_>>()?),
+                "--python" => options.python = Some(value()?.into()),
                 "--rounds" => options.rounds = number(&arg, &value()?)?,
                 "--seconds" => options.measure = Duration::from_secs(number(&arg, &value()?)?),
                 "--rooms" => options.rooms = Some(number(&arg, &value()?)?),

@@ -24,6 +24,8 @@ pub(crate) struct Scenario {
     shape: Shape,
     /// Messages that a sender has under way at any time; 0: nobody sends anything.
     outstanding: usize,
+    /// Whether the peers under Uvicorn run it, unless peers are named.
+    under_uvicorn: bool,
 }
 
 pub(crate) const ALL: &[Scenario] = &[
@@ -32,30 +34,35 @@ pub(crate) const ALL: &[Scenario] = &[
         text: "1 room x 2, one sends, 1 outstanding",
         shape: Shape { rooms: 1, members: 2, senders: 1 },
         outstanding: 1,
+        under_uvicorn: false,
     },
     Scenario {
         name: "S1",
         text: "100 rooms x 2, both send, 1 outstanding each",
         shape: Shape { rooms: 100, members: 2, senders: 2 },
         outstanding: 1,
+        under_uvicorn: true,
     },
     Scenario {
         name: "S2",
         text: "100 rooms x 2, both send, 8 outstanding each",
         shape: Shape { rooms: 100, members: 2, senders: 2 },
         outstanding: 8,
+        under_uvicorn: true,
     },
     Scenario {
         name: "S3",
         text: "1 room x 1000, ten send, 1 outstanding each",
         shape: Shape { rooms: 1, members: 1000, senders: 10 },
         outstanding: 1,
+        under_uvicorn: true,
     },
     Scenario {
         name: "S4",
         text: "1000 rooms x 2, idle",
         shape: Shape { rooms: 1000, members: 2, senders: 0 },
         outstanding: 0,
+        under_uvicorn: false,
     },
 ];
 
@@ -83,20 +90,21 @@ pub(crate) enum Measured {
 pub(crate) fn run(scenario: &'static Scenario, options: &Options) -> Result<Results> {
     let shape = Shape { rooms: options.rooms.unwrap_or(scenario.shape.rooms), ..scenario.shape.clone() };
     eprintln!("{}: {}", scenario.name, scenario.text);
+    let kinds = options.peers(scenario.under_uvicorn);
     let peers = if scenario.outstanding == 0 {
         let idle = |kind: &Kind| Ok((*kind, Measured::Idle(idle(*kind, &shape, options)?)));
-        options.peers.iter().map(idle).collect::<Result<_>>()?
+        kinds.iter().map(idle).collect::<Result<_>>()?
     } else {
-        rounds(scenario, &shape, options)?
+        rounds(scenario, &shape, &kinds, options)?
     };
     Ok(Results { scenario, peers })
 }
 
 /// All peers run all the time; one after the other is put under load.
-fn rounds(scenario: &Scenario, shape: &Shape, options: &Options) -> Result<Vec<(Kind, Measured)>> {
+fn rounds(scenario: &Scenario, shape: &Shape, kinds: &[Kind], options: &Options) -> Result<Vec<(Kind, Measured)>> {
     let mut beds = Vec::new();
-    for kind in &options.peers {
-        let peer = Peer::start(*kind, shape, &options.out)?;
+    for kind in kinds {
+        let peer = Peer::start(*kind, shape, options)?;
         let generator = Generator::connect(&peer, shape, scenario.outstanding)?;
         // In this order: the connections are dropped before the peer.
         beds.push((*kind, generator, peer, Vec::new()));
@@ -112,7 +120,7 @@ fn rounds(scenario: &Scenario, shape: &Shape, options: &Options) -> Result<Vec<(
 
 /// Connections that only are there. What a few cost first is the process's own and not counted.
 fn idle(kind: Kind, shape: &Shape, options: &Options) -> Result<Idle> {
-    let peer = Peer::start(kind, shape, &options.out)?;
+    let peer = Peer::start(kind, shape, options)?;
     let first = Shape { rooms: shape.rooms.min(10), ..*shape };
     let _first = Generator::connect(&peer, &first, 0)?;
     let before = peer.memory()?;
