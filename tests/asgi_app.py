@@ -1,13 +1,18 @@
-"""The ASGI application under test: a native SQLite store in DIGI_DATA, and whoever `?as=` says."""
+"""The ASGI application under test: rooms in DIGI_DATA, and whoever `?as=` says.
+
+`python asgi_app.py` makes the room of alice and bob and prints its token. DIGI_STORE is `native` (the default) or `orm`,
+Django's own connection to an SQLite file with the same tables.
+"""
 
 import os
 from pathlib import Path
 from urllib.parse import parse_qs
 
-from digi import Engine
+from digi import Engine, Store
 from digi.asgi import Chat, Scope
 
 SECRET = "a secret of the tests, of thirty-two bytes and more"
+MEMBERS = [("alice", "alice", "member"), ("bob", "bob", "member")]
 #: A connection of the load test sends as fast as it is answered.
 LIMITS = {"frames_per_second": 0}
 
@@ -17,9 +22,36 @@ async def who(scope: Scope) -> str | None:
     return asked[0] if asked else None
 
 
-def store_url(data: Path) -> str:
-    return f"sqlite:{data / 'chat.db'}"
+def store(data: Path) -> str | Store:
+    file = data / "chat.db"
+    if os.environ.get("DIGI_STORE", "native") == "native":
+        return f"sqlite:{file}"
+    import django
+    from django.conf import settings
+
+    database = {"ENGINE": "django.db.backends.sqlite3", "NAME": file}
+    settings.configure(DATABASES={"default": database}, INSTALLED_APPS=["digi.django"], SECRET_KEY=SECRET)
+    django.setup()
+    from digi.django.store import OrmStore
+
+    return OrmStore()
 
 
-if "DIGI_DATA" in os.environ:
-    application = Chat(Engine(SECRET, store_url(Path(os.environ["DIGI_DATA"])), limits=LIMITS), who)
+def engine() -> Engine:
+    return Engine(SECRET, store(Path(os.environ["DIGI_DATA"])), limits=LIMITS)
+
+
+def prepare() -> str:
+    made = engine()
+    if os.environ.get("DIGI_STORE") == "orm":
+        from django.core.management import call_command
+
+        call_command("migrate", verbosity=0)
+    with made:
+        return made.cipher.seal("room", made.create_room(MEMBERS).result())
+
+
+if __name__ == "__main__":
+    print(prepare())
+elif "DIGI_DATA" in os.environ:
+    application = Chat(engine(), who)

@@ -1,12 +1,12 @@
 """ASGI servers as processes of their own, with the application of `asgi_app` in them."""
 
+import os
 import socket
+import subprocess
 import sys
 import time
 from pathlib import Path
 
-import digi
-from asgi_app import SECRET, store_url
 from conftest import ROOT, START_TIMEOUT, Door, Process
 
 #: The command of each server, and what it prints once it listens.
@@ -28,18 +28,20 @@ def free_port() -> int:
 class AsgiServer(Process):
     """One of `SERVERS`, with a room for alice and bob."""
 
-    def __init__(self, name: str, data: Path) -> None:
+    def __init__(self, name: str, data: Path, store: str = "native") -> None:
         (program, *arguments), ready = SERVERS[name]
         port = free_port()
         command: list[str | Path] = [Path(sys.executable).parent / program]
         command += [argument.format(port=port) for argument in arguments]
-        environment = {"DIGI_DATA": str(data), "PYTHONPATH": str(ROOT / "tests"), "PYTHONUNBUFFERED": "1"}
+        tests = ROOT / "tests"
+        environment = {"DIGI_DATA": str(data), "DIGI_STORE": store, "PYTHONPATH": str(tests), "PYTHONUNBUFFERED": "1"}
         super().__init__(command, ready, data, environment)
         self.port = port
         data.mkdir()
-        with digi.Engine(SECRET, store_url(data)) as engine:
-            members = [("alice", "alice", "member"), ("bob", "bob", "member")]
-            self.room = engine.cipher.seal("room", engine.create_room(members).result())
+        prepare = [sys.executable, tests / "asgi_app.py"]
+        made = subprocess.run(prepare, env=os.environ | environment, capture_output=True, text=True, check=False)
+        assert made.returncode == 0, made.stderr
+        self.room = made.stdout.strip()
 
     def start(self, **environment: str) -> str:
         line = super().start(**environment)

@@ -129,14 +129,14 @@ def check(data: Path, copy: Path, acknowledged: dict[str, int]) -> int:
     return len(stored) - len(acknowledged)
 
 
-@pytest.fixture(params=["rust", "uvicorn"])
+@pytest.fixture(params=["rust", "native", "orm"])
 def killable(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Process]:
-    """The Rust server, and an ASGI server with the engine in it."""
+    """The Rust server, and Uvicorn with the engine in it, over the native store and over Django's connection."""
     data = tmp_path / "data"
     if request.param == "rust":
         server: Process = Server(request.getfixturevalue("server_binary"), data)
     else:
-        server = AsgiServer(request.param, data)
+        server = AsgiServer("uvicorn", data, request.param)
     try:
         server.start()
         yield server

@@ -134,6 +134,7 @@ impl Engine {
 
     #[new]
     #[pyo3(signature = (cipher, store=None, *, layer="local:".to_owned(), strict=false, limits=None))]
+    #[pyo3(text_signature = "(cipher, store='memory:', *, layer='local:', strict=False, limits=None)")]
     fn new(
         cipher: &Bound<'_, PyAny>,
         store: Option<&Bound<'_, PyAny>>,
@@ -294,6 +295,7 @@ impl Engine {
     }
 
     #[pyo3(signature = (members=Vec::new(), *, name=String::new(), kind=String::new(), id=None))]
+    #[pyo3(text_signature = "($self, members=(), *, name='', kind='', id=None)")]
     fn create_room(
         &self,
         members: Vec<(String, String, String)>,

@@ -1,13 +1,43 @@
 """The Rust side of Digi: thin classes over digi-core. Import everything from `digi` instead."""
 
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
-from types import TracebackType
+from types import GenericAlias, TracebackType
 from typing import Any, Generic, Literal, TypeAlias, TypeVar, final
 
 from typing_extensions import Self
 
 from digi.store import Store
 from digi.types import Identity, Kind, Member, Role
+
+__all__ = [
+    "Applied",
+    "Batch",
+    "BatchId",
+    "ChangeRow",
+    "Changes",
+    "Command",
+    "Engine",
+    "Handshake",
+    "Head",
+    "History",
+    "MemberAnswer",
+    "Message",
+    "NewRoom",
+    "Origins",
+    "Outcome",
+    "Pending",
+    "Plan",
+    "Planner",
+    "Server",
+    "Session",
+    "Subject",
+    "TokenCipher",
+    "__version__",
+    "run_store_test",
+    "schema",
+    "serve",
+    "store_suite_tests",
+]
 
 __version__: str
 
@@ -22,6 +52,8 @@ class Pending(Generic[_T_co]):
     under way at the same time may be done in any order: where the order matters, await one before you call the next.
     """
 
+    def __class_getitem__(cls, key: Any) -> GenericAlias: ...
+    def __iter__(self) -> Generator[Any, None, _T_co]: ...
     def __await__(self) -> Generator[Any, None, _T_co]: ...
     def result(self, timeout: float | None = None) -> _T_co:
         """Wait for it in a plain thread, at most `timeout` seconds (forever when None).
@@ -418,7 +450,7 @@ class BatchId:
         """Counts the process's batches."""
 
     def __hash__(self) -> int: ...
-    def __eq__(self, other: object) -> bool: ...
+    def __eq__(self, other: object, /) -> bool: ...
 
 @final
 class Command:
@@ -517,7 +549,7 @@ class Applied:
     def heads(self) -> list[tuple[int, int, int]]:
         """Room, epoch and last number after the transaction of every room of the batch, ascending."""
 
-    def __eq__(self, other: object) -> bool: ...
+    def __eq__(self, other: object, /) -> bool: ...
 
 @final
 class Head:
@@ -530,7 +562,7 @@ class Head:
     def last_seq(self) -> int:
         """The number of the last change; 0 when there was none."""
 
-    def __eq__(self, other: object) -> bool: ...
+    def __eq__(self, other: object, /) -> bool: ...
 
 @final
 class MemberAnswer:

@@ -173,6 +173,7 @@ pub(crate) struct Batch(pub(super) model::Batch);
 impl Batch {
     #[new]
     #[pyo3(signature = (id, commands, *, now, known = Vec::new()))]
+    #[pyo3(text_signature = "(id, commands, *, now, known=())")]
     fn new(id: BatchId, commands: Vec<Command>, now: u64, known: Vec<(i64, u64, u64)>) -> Self {
         let known = known.into_iter().map(|(room, epoch, seq)| (RoomId(room), Cursor::new(Epoch(epoch), Seq(seq))));
         let commands = commands.into_iter().map(|command| command.0).collect();

@@ -180,6 +180,7 @@ pub(crate) struct NewRoom(pub(super) model::NewRoom);
 impl NewRoom {
     #[new]
     #[pyo3(signature = (members = Vec::new(), *, name = String::new(), kind = String::new(), id = None))]
+    #[pyo3(text_signature = "(members=(), *, name='', kind='', id=None)")]
     fn new(members: Vec<(String, String, String)>, name: String, kind: String, id: Option<i64>) -> PyResult<Self> {
         let member = |(user, name, role): (String, String, String)| Ok((user.into(), name.into(), self::role(&role)?));
         let members = members.into_iter().map(member).collect::<PyResult<_>>()?;

@@ -13,13 +13,14 @@ from __future__ import annotations
 from importlib import import_module
 
 from asgiref.sync import sync_to_async
-from digi.asgi import Application, Chat, Scope
-from digi.django import conf
-from digi.django.engine import get_engine
 from django.conf import settings
 from django.contrib.auth import get_user
 from django.db import close_old_connections
 from django.http import HttpRequest, parse_cookie
+
+from digi.asgi import Application, Chat, Scope
+from digi.django import conf
+from digi.django.engine import get_engine
 
 
 def get_application(http: Application | None = None) -> Chat:
