@@ -50,7 +50,7 @@ def get_cipher() -> TokenCipher:
         config = conf.get()
         legacy, emit = config.legacy_fernet, config.emit
         if config.keys is None:
-            secrets = [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS]
+            secrets: list[str] = [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS]
             process.cipher = TokenCipher(django=secrets, legacy_fernet=legacy, emit=emit)
         else:
             seal_with = next(iter(config.keys)) if config.seal_with is None else config.seal_with

@@ -24,7 +24,6 @@ from digi.django.store import ROLE_NAMES, OrmStore
 from digi.errors import NoSuchRoomError, RefusedError
 from digi.types import Role
 
-Role: TypeAlias = Literal["member", "moderator"]
 #: A user, or a key and a name, and perhaps a role behind.
 Someone: TypeAlias = "AbstractBaseUser | tuple[str, str] | tuple[str, str, Role]"
 
