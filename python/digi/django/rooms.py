@@ -11,7 +11,7 @@ import secrets
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 from django.contrib.auth.models import AbstractBaseUser
 from django.core.exceptions import ImproperlyConfigured
@@ -24,7 +24,6 @@ from digi.django.store import ROLE_NAMES, OrmStore
 from digi.errors import NoSuchRoomError, RefusedError
 from digi.types import Role
 
-Role: TypeAlias = Literal["member", "moderator"]
 #: A user, or a key and a name, and perhaps a role behind.
 Someone: TypeAlias = "AbstractBaseUser | tuple[str, str] | tuple[str, str, Role]"
 
