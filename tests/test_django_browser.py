@@ -249,6 +249,9 @@ def test_light_and_dark_wide_and_narrow(pages: Pages, tmp_path: Path) -> None:
                 assert page.fits()
                 assert page.find("#send").is_displayed()
                 page.picture(f"{name}-{scheme}-{width}", folder)
+        if name == "alice":
+            tap(page, "Lunch at twelve? At the harbour.")
+            page.picture("tapped", folder)
         page.emulate(scheme="light" if name == "alice" else "dark", width=560, height=640)
         if name == "alice":
             page.focus("Lunch at twelve? At the harbour.", "Edit")
@@ -291,6 +294,16 @@ def converse(alice: SitePage, bob: SitePage) -> None:
     texts[3:5] = ["Lunch at twelve? At the harbour.", GONE]
     for each in (alice, bob):
         each.wait_for_texts(*texts)
+
+
+def tap(page: SitePage, text: str) -> None:
+    """On a phone what can be done with a message shows when it is tapped."""
+    (edit, _) = page.message(text).find_elements(By.TAG_NAME, "button")
+    heights = "return [...arguments[0].parentElement.getClientRects()].map((box) => box.height)"
+    assert page.browser.execute_script(heights, edit) == [1]
+    page.message(text).find_element(By.TAG_NAME, "p").click()
+    page.wait("buttons", lambda: page.browser.execute_script(heights, edit)[0] > 30)
+    page.find("#text").click()
 
 
 def look_around(page: SitePage, name: str, folder: Path) -> None:

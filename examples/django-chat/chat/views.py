@@ -13,6 +13,7 @@ from digi.django import conf
 from digi.django.engine import get_cipher
 from digi.django.models import Member, Room
 from digi.django.rooms import rooms_of, user_key
+from digi.django.store import ROLES
 
 
 @never_cache
@@ -38,7 +39,7 @@ def room(request: HttpRequest, token: str) -> HttpResponse:
     data = {
         "path": f"{conf.get().route}{token}/",
         "user": request.user.get_username(),
-        "moderates": member.role == Member.Role.MODERATOR,
+        "moderates": member.role == ROLES["moderator"],
     }
     return render(request, "chat/room.html", {"room": Room.objects.get(pk=room_id), "data": data})
 

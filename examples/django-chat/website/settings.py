@@ -12,7 +12,7 @@ from django.core.management.utils import get_random_secret_key
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("DIGI_DATA") or BASE_DIR / "data")
-DATA.mkdir(parents=True, exist_ok=True)
+DATA.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def secret_key(path: Path) -> str:

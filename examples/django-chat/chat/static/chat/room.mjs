@@ -84,6 +84,12 @@ function listen() {
   $("scroller").addEventListener("scroll", () => (following = atEnd()) && seenBelow());
   // A keyboard that slides up takes room away: the newest message stays in sight.
   new ResizeObserver(() => following && toEnd()).observe($("scroller"));
+  // Without a mouse, a message shows what can be done with it when it is tapped.
+  $("messages").addEventListener("click", ({ target }) => {
+    const message = target.closest(".message");
+    for (const open of document.querySelectorAll(".open")) open !== message && open.classList.remove("open");
+    if (!target.closest("button")) message?.classList.toggle("open");
+  });
   document.addEventListener("visibilitychange", () => {
     if (document.hidden) return;
     unread = 0;
