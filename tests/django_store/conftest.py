@@ -1,13 +1,9 @@
-"""Databases for the tests: a SQLite file of its own for each, and one PostgreSQL server for all."""
+"""Databases for the tests: a SQLite file of its own for each, and one server of each other kind for all."""
 
 import os
 import shutil
-import socket
-import subprocess
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
-from tempfile import mkdtemp
 
 import django
 import pytest
@@ -19,9 +15,7 @@ from django.core.management import call_command  # noqa: E402
 from django.db import connections  # noqa: E402
 
 from digi.django.schema import TABLES  # noqa: E402
-
-MARIADB = Path("/usr/sbin/mariadbd")
-POSTGRES = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+from django_store import servers  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -51,38 +45,14 @@ def sqlite(migrated: Path, tmp_path: Path) -> Iterator[str]:
     connections["default"].close()
 
 
-def readable(path: Path) -> Path:
-    """Lets other users reach a directory of pytest's: database servers do not run as root."""
-    for directory in (path, *path.parents[:3]):
-        directory.chmod(directory.stat().st_mode | 0o055)
-    return path
-
-
 @pytest.fixture(scope="session")
-def postgresql_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+def postgresql_server() -> Iterator[int]:
     """The port of a PostgreSQL server, with the project's tables in its database."""
-    if not POSTGRES:
-        pytest.skip("there is no PostgreSQL: install Debian's package postgresql")
-    data = readable(tmp_path_factory.mktemp("postgresql")) / "data"
-    data.mkdir()
-    shutil.chown(data, "postgres")
-    as_postgres: list[str | Path] = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
-    tools = POSTGRES[-1]
-    subprocess.run([*as_postgres, tools / "initdb", "-A", "trust", "-E", "UTF8", data], check=True, capture_output=True)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    options = f"-p {port} -k {data} -c fsync=off -c listen_addresses=127.0.0.1"
-    control: list[str | Path] = [*as_postgres, tools / "pg_ctl", "-D", data, "-w"]
-    subprocess.run([*control, "-l", data / "log", "-o", options, "start"], check=True, stdout=subprocess.DEVNULL)
-    try:
-        subprocess.run([tools / "createdb", "-h", "127.0.0.1", "-p", str(port), "-U", "postgres", "digi"], check=True)
+    with servers.postgresql() as port:
         connections.settings["postgresql"] |= {"HOST": "127.0.0.1", "PORT": port}
         call_command("migrate", database="postgresql", verbosity=0)
         yield port
-    finally:
         connections["postgresql"].close()
-        subprocess.run([*control, "-m", "immediate", "stop"], check=True, stdout=subprocess.DEVNULL)
 
 
 @pytest.fixture
@@ -96,35 +66,13 @@ def postgresql(postgresql_server: int) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def mariadb_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def mariadb_server() -> Iterator[Path]:
     """The socket of a MariaDB server, with the project's tables in its database."""
-    if not (find_spec("pymysql") and MARIADB.exists()):
-        pytest.skip("there is no MariaDB: install Debian's package mariadb-server, and PyMySQL")
-    data = readable(tmp_path_factory.mktemp("mariadb")) / "data"
-    data.mkdir()
-    shutil.chown(data, "mysql")
-    # A socket's path has a bound of about a hundred bytes, which pytest's directories come near.
-    sockets = Path(mkdtemp())
-    shutil.chown(sockets, "mysql")
-    common = ["--no-defaults", "--user=mysql", f"--datadir={data}"]
-    install = ["mariadb-install-db", *common, "--auth-root-authentication-method=normal", "--skip-test-db"]
-    subprocess.run(install, check=True, capture_output=True)
-    options = [f"--socket={sockets / 's'}", "--skip-networking", "--innodb-flush-log-at-trx-commit=0"]
-    server = subprocess.Popen([MARIADB, *common, *options], stderr=subprocess.PIPE, text=True)
-    try:
-        # It says so in a line of its log, and little else: the pipe never fills.
-        assert server.stderr is not None
-        assert any("ready for connections" in line for line in server.stderr), "MariaDB did not start"
-        client = ["mariadb", "--no-defaults", "--user=root", f"--socket={sockets / 's'}"]
-        subprocess.run([*client, "-e", "CREATE DATABASE digi"], check=True)
-        connections.settings["mariadb"]["OPTIONS"] = {"unix_socket": str(sockets / "s")}
+    with servers.mariadb() as path:
+        connections.settings["mariadb"]["OPTIONS"] = {"unix_socket": str(path)}
         call_command("migrate", database="mariadb", verbosity=0)
-        yield sockets / "s"
-    finally:
+        yield path
         connections["mariadb"].close()
-        server.terminate()
-        server.communicate()
-        shutil.rmtree(sockets)
 
 
 @pytest.fixture

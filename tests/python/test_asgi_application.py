@@ -96,9 +96,7 @@ def test_a_client_that_takes_nothing_is_cut_off(
             room = await engine.create_room(MEMBERS)
             server = Server(CONNECT)
             chat = Chat(engine, alice)
-            serving = asyncio.ensure_future(
-                chat(scope(engine.cipher.seal("room", room)), server.receive, server.send)
-            )
+            serving = asyncio.ensure_future(chat(scope(engine.cipher.seal("room", room)), server.receive, server.send))
             assert (await server.next())["type"] == "websocket.accept"
             assert "resumed" in (await server.next())["text"]
             # Looked at several times while nothing is to be sent, which is no reason.

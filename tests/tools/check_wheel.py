@@ -49,7 +49,16 @@ def check(python: Path, wheel: Path) -> None:
     try:
         subprocess.run([python, "-m", "venv", folder / "venv"], check=True)
         inside = folder / "venv/bin/python"
-        install = [inside, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-index", wheel]
+        install: list[str | Path] = [
+            inside,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--no-index",
+            wheel,
+        ]
         subprocess.run(install, check=True)
         subprocess.run([inside, "-c", CHAT], check=True, cwd=folder, timeout=60)
     finally:

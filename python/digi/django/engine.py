@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from django.conf import settings
 from django.core.signals import setting_changed
+from django.utils.encoding import force_str
 from django.utils.module_loading import import_string
 
 from digi._digi import Engine, TokenCipher
@@ -50,7 +51,7 @@ def get_cipher() -> TokenCipher:
         config = conf.get()
         legacy, emit = config.legacy_fernet, config.emit
         if config.keys is None:
-            secrets: list[str] = [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS]
+            secrets = [force_str(secret) for secret in (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS)]
             process.cipher = TokenCipher(django=secrets, legacy_fernet=legacy, emit=emit)
         else:
             seal_with = next(iter(config.keys)) if config.seal_with is None else config.seal_with
