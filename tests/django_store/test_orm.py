@@ -176,50 +176,60 @@ def test_a_batch_that_had_to_give_way_is_done_again(postgresql: str) -> None:
 # A database that fails.
 
 
-def end_connections(port: int) -> None:
-    import psycopg
+def end_connections(alias: str) -> None:
+    """As a restart of the server does, or a firewall that forgets."""
+    admin = connections.create_connection(alias)
+    with admin.cursor() as cursor:
+        if admin.vendor == "postgresql":
+            cursor.execute("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
+        else:
+            cursor.execute("SELECT id FROM information_schema.processlist WHERE db = 'digi' AND id <> connection_id()")
+            for (process,) in cursor.fetchall():
+                cursor.execute(f"KILL {process}")
+    admin.close()
 
-    with psycopg.connect(f"host=127.0.0.1 port={port} user=postgres dbname=postgres", autocommit=True) as admin:
-        admin.execute("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = 'digi'")
+
+@pytest.fixture(params=["postgresql", "mariadb"])
+def remote(request: pytest.FixtureRequest) -> str:
+    """The alias of a database behind a network."""
+    alias: str = request.getfixturevalue(request.param)
+    return alias
 
 
-def test_a_connection_that_was_closed_in_between_is_made_again(postgresql: str, postgresql_server: int) -> None:
-    store = OrmStore(postgresql)
+def test_a_connection_that_was_closed_in_between_is_made_again(remote: str) -> None:
+    store = OrmStore(remote)
     room = alice(store)
     for number in range(1, 3):
-        end_connections(postgresql_server)
+        end_connections(remote)
         [outcome] = store.apply(batch(number, add(room, "hello"))).outcomes
         assert outcome.seq == number
-        end_connections(postgresql_server)
+        end_connections(remote)
         assert store.heads([room])[0][2] == number
 
 
-class CommitFails:
-    """Ends the server's side of a connection around a commit."""
+def fail_to_commit(monkeypatch: pytest.MonkeyPatch, alias: str, after: bool) -> None:
+    """Ends the server's side of the connection around its next commit."""
+    connection: Any = connections[alias]
+    commit = connection._commit
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, alias: str, port: int, after: bool) -> None:
-        connection: Any = connections[alias]
-        original = connection._commit
-
-        def commit() -> None:
-            monkeypatch.setattr(connection, "_commit", original)
-            if after:
-                original()
-            end_connections(port)
-            original()
-            connection.connection.execute("SELECT 1")
-
+    def commit_and_fail() -> None:
         monkeypatch.setattr(connection, "_commit", commit)
+        if after:
+            commit()
+        end_connections(alias)
+        commit()
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+
+    monkeypatch.setattr(connection, "_commit", commit_and_fail)
 
 
 @pytest.mark.parametrize("after", [False, True])
-def test_a_lost_answer_to_a_commit_is_unknown(
-    postgresql: str, postgresql_server: int, monkeypatch: pytest.MonkeyPatch, after: bool
-) -> None:
-    store = OrmStore(postgresql)
+def test_a_lost_answer_to_a_commit_is_unknown(remote: str, monkeypatch: pytest.MonkeyPatch, after: bool) -> None:
+    store = OrmStore(remote)
     room = alice(store)
     again = batch(1, add(room, "hello"))
-    CommitFails(monkeypatch, postgresql, postgresql_server, after)
+    fail_to_commit(monkeypatch, remote, after)
     with pytest.raises(digi.StoreUnknownError):
         store.apply(again)
     [outcome] = store.apply(again).outcomes

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from django.db import DatabaseError, IntegrityError, connections, transaction
+from django.db import Error, IntegrityError, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from digi._digi import (
@@ -96,7 +96,7 @@ class OrmStore:
             # What failed is the caller's to roll back, and the connection is the caller's.
             try:
                 return run(connection)
-            except (DatabaseError, OverflowError) as error:
+            except (Error, OverflowError) as error:
                 raise as_store_error(connection, error) from error
         if len(connection.queries_log) > LOGGED_QUERIES:
             connection.queries_log.clear()
@@ -115,7 +115,7 @@ class OrmStore:
     def _once(self, connection: BaseDatabaseWrapper, run: Callable[[BaseDatabaseWrapper], T]) -> T:
         try:
             return run(connection)
-        except (DatabaseError, OverflowError, Lost) as error:
+        except (Error, OverflowError, Lost) as error:
             if connection.connection is None or not connection.is_usable():
                 # The next call makes one; where Django has noticed by itself, it has done so already.
                 connection.close()
@@ -132,7 +132,7 @@ class OrmStore:
             with beginning(connection, "IMMEDIATE"), transaction.atomic(using=self.using):
                 done = work(Tables(connection))
                 committing = True
-        except DatabaseError as error:
+        except Error as error:
             if committing and is_outermost:
                 raise Lost(as_store_error(connection, error, committing=True)) from error
             raise
@@ -162,7 +162,7 @@ class OrmStore:
                 refuse_memory(connection)
                 prepare(connection)
             present = set(connection.introspection.table_names())
-        except DatabaseError as error:
+        except Error as error:
             raise as_store_error(connection, error) from error
         missing = [table for table in TABLES if table not in present]
         if missing:
