@@ -1,0 +1,76 @@
+"""Who a connection is, out of Django's session cookie, with every session backend that Django has."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY, get_user_model
+from django.contrib.auth.models import User
+from django.contrib.sessions.backends.base import SessionBase
+from django.test import override_settings
+from django.utils.module_loading import import_string
+
+from digi.django.asgi import session_user
+
+BACKENDS = ["db", "cache", "cached_db", "file", "signed_cookies"]
+
+
+@pytest.fixture(params=BACKENDS)
+def store(request: pytest.FixtureRequest, sqlite: str, tmp_path: Path) -> type[SessionBase]:
+    assert sqlite == "default"
+    engine = f"django.contrib.sessions.backends.{request.param}"
+    settings = override_settings(SESSION_ENGINE=engine, SESSION_FILE_PATH=str(tmp_path))
+    settings.enable()
+    request.addfinalizer(settings.disable)
+    found: type[SessionBase] = import_string(f"{engine}.SessionStore")
+    return found
+
+
+def log_in(store: type[SessionBase], user: User) -> SessionBase:
+    """What Django's log-in leaves in a session."""
+    session = store()
+    session[SESSION_KEY] = str(user.pk)
+    session[BACKEND_SESSION_KEY] = "django.contrib.auth.backends.ModelBackend"
+    session[HASH_SESSION_KEY] = user.get_session_auth_hash()
+    session.save()
+    return session
+
+
+def who(*cookies: str) -> tuple[str, str] | None:
+    headers = [(b"host", b"chat.example"), *((b"Cookie", cookie.encode()) for cookie in cookies)]
+    return asyncio.run(session_user({"headers": headers}))
+
+
+def test_the_user_of_the_session(store: type[SessionBase]) -> None:
+    user = get_user_model().objects.create_user("alice", password="secret")
+    session = log_in(store, user)
+    assert who(f"theme=dark; sessionid={session.session_key}") == (str(user.pk), "alice")
+    # HTTP/2 may send cookies in several headers.
+    assert who("theme=dark", f"sessionid={session.session_key}") == (str(user.pk), "alice")
+    for nobody in ("theme=dark", "sessionid=", "sessionid=nonsense", "sessionid=\0", f"session={session.session_key}"):
+        assert who(nobody) is None
+    assert who() is None
+
+
+def test_who_may_no_longer_log_in_is_nobody(store: type[SessionBase]) -> None:
+    user = get_user_model().objects.create_user("alice", password="secret")
+    session = log_in(store, user)
+    cookie = f"sessionid={session.session_key}"
+    user.is_active = False
+    user.save()
+    assert who(cookie) is None
+    user.is_active = True
+    user.set_password("another")
+    user.save()
+    assert who(cookie) is None
+
+
+def test_a_session_that_was_ended_is_nobodys(store: type[SessionBase]) -> None:
+    user = get_user_model().objects.create_user("alice", password="secret")
+    session = log_in(store, user)
+    cookie = f"sessionid={session.session_key}"
+    assert who(cookie) is not None
+    session.flush()
+    # A signed cookie is all there is of such a session; who has copied it has the session, as Django says.
+    if not store.__module__.endswith("signed_cookies"):
+        assert who(cookie) is None
