@@ -1,7 +1,7 @@
 # make run: the example site.  make test: every test.  The rest is for those who change Digi; CONTRIBUTING.md has more.
 SHELL := /bin/bash
 CARGO_DENY := 0.20.2
-DEBIAN := chromium chromium-driver fonts-dejavu-core fonts-noto-color-emoji postgresql
+DEBIAN := chromium chromium-driver fonts-dejavu-core fonts-noto-color-emoji mariadb-server postgresql
 DENY := $(abspath $(or $(CARGO_TARGET_DIR),target))/tools/cargo-deny-$(CARGO_DENY)
 SEEDS ?= 1000
 WHEELS := target/wheels

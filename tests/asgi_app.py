@@ -1,7 +1,7 @@
 """The ASGI application under test: rooms in DIGI_DATA, and whoever `?as=` says.
 
-`python asgi_app.py` makes the room of alice and bob and prints its token. DIGI_STORE is `native` (the default) or `orm`,
-Django's own connection to an SQLite file with the same tables.
+`python asgi_app.py` makes the room of alice and bob and prints its token. DIGI_STORE is `native` (the default) or
+`orm`, Django's own connection to an SQLite file with the same tables.
 """
 
 import os
@@ -10,9 +10,10 @@ from urllib.parse import parse_qs
 
 from digi import Engine, Store
 from digi.asgi import Chat, Scope
+from digi.types import Member
 
 SECRET = "a secret of the tests, of thirty-two bytes and more"
-MEMBERS = [("alice", "alice", "member"), ("bob", "bob", "member")]
+MEMBERS: list[Member] = [("alice", "alice", "member"), ("bob", "bob", "member")]
 #: A connection of the load test sends as fast as it is answered.
 LIMITS = {"frames_per_second": 0}
 

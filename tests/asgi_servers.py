@@ -38,7 +38,7 @@ class AsgiServer(Process):
         super().__init__(command, ready, data, environment)
         self.port = port
         data.mkdir()
-        prepare = [sys.executable, tests / "asgi_app.py"]
+        prepare: list[str | Path] = [sys.executable, tests / "asgi_app.py"]
         made = subprocess.run(prepare, env=os.environ | environment, capture_output=True, text=True, check=False)
         assert made.returncode == 0, made.stderr
         self.room = made.stdout.strip()

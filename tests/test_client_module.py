@@ -1,158 +1,20 @@
-"""digi.js against a server that says exactly what a test wants it to say, in that order.
+"""What digi.js makes of the frames that it gets.
 
-What the real server can't be made to do at will: an answer that stays out, two frames that cross, a new epoch.
+The server is a script, because a real one can't be made to do at will: an answer that stays out, two frames that cross,
+a new epoch.
 """
 
-import http
-import json
-import queue
-import socket
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from urllib.parse import parse_qs, urlparse
 
 import pytest
-from websockets.datastructures import Headers
-from websockets.http11 import Request, Response
-from websockets.sync.server import Server, ServerConnection, serve
-from websockets.typing import Subprotocol
 
-from chat_client import TIMEOUT, Frame
-from node_client import NodeClient, node_client
-
-AT = "2026-03-01T12:00:00.000Z"
-
-
-class Line:
-    """One connection of the client, held by the test."""
-
-    def __init__(self, connection: ServerConnection) -> None:
-        self._connection = connection
-        self.over = threading.Event()
-        assert connection.request is not None
-        address = urlparse(connection.request.path)
-        self.path, self.query = address.path, parse_qs(address.query)
-        self.after = self.query.get("after", [None])[0]
-
-    def say(self, kind: str, **keys: object) -> None:
-        self._connection.send(json.dumps({"type": kind, **keys}))
-
-    def change(self, kind: str, seq: int, pos: int, text: str | None = None, user: str = "bob") -> None:
-        message = {} if text is None else {"message": text}
-        self.say(kind, user=user, message_id=f"m{pos}", seq=seq, pos=pos, at=AT, **message)
-
-    def page(self, asked: Frame, *messages: tuple[int, str | None], more: bool, through: int, epoch: int = 1) -> None:
-        entries: list[Frame] = []
-        for pos, text in messages:
-            entry = {"user": "bob", "message_id": f"m{pos}", "pos": pos, "at": AT}
-            entries.append(entry | ({"deleted": True} if text is None else {"message": text}))
-        name = {"client_id": asked["client_id"]} if "client_id" in asked else {}
-        self.say("history", messages=entries, more=more, through=through, cursor=f"{epoch}.{through}", **name)
-
-    def acknowledge(self, sent: Frame, seq: int, pos: int | None = None) -> None:
-        pos = pos or seq
-        self.say("ack", client_id=sent["client_id"], message_id=f"m{pos}", seq=seq, pos=pos)
-
-    def hear(self, kind: str) -> Frame:
-        frame = json.loads(self._connection.recv(TIMEOUT))
-        assert isinstance(frame, dict)
-        assert frame["type"] == kind
-        return frame
-
-    def close(self, code: int) -> None:
-        self._connection.close(code)
-        self.over.set()
-
-    def cut(self) -> None:
-        """Breaks without a word."""
-        self._connection.socket.shutdown(socket.SHUT_RDWR)
-        self.over.set()
-
-
-class Script:
-    """The other end."""
-
-    def __init__(self) -> None:
-        self.lines: queue.SimpleQueue[Line] = queue.SimpleQueue()
-        self._all: list[Line] = []
-        self.join_status = http.HTTPStatus.OK
-        self.server: Server = serve(
-            self._hold,
-            "127.0.0.1",
-            0,
-            process_request=self._answer,
-            subprotocols=[Subprotocol("digi")],
-            compression=None,
-        )
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server.socket.getsockname()[1]}/"
-
-    def accept(self) -> Line:
-        return self.lines.get(timeout=TIMEOUT)
-
-    def close(self) -> None:
-        # The server waits for its connections, so they have to end first.
-        for line in self._all:
-            line.over.set()
-        self.server.shutdown()
-
-    def _hold(self, connection: ServerConnection) -> None:
-        line = Line(connection)
-        self._all.append(line)
-        self.lines.put(line)
-        line.over.wait()
-
-    def _answer(self, connection: ServerConnection, request: Request) -> Response | None:
-        if not request.path.startswith("/join"):
-            return None
-        body = json.dumps({"path": "/ws/chat/room/", "login": "x"})
-        response = connection.respond(self.join_status, body)
-        response.headers = Headers(response.headers)
-        return response
-
-
-Stage = tuple[Script, NodeClient]
-
-
-@contextmanager
-def scripted(path: str | None = None, **options: object) -> Iterator[Stage]:
-    script = Script()
-    thread = threading.Thread(target=script.server.serve_forever)
-    thread.start()
-    if path is not None:
-        options["where"] = script.url.rstrip("/") + path
-    try:
-        with node_client(script.url, "alice", **options) as client:
-            yield script, client
-    finally:
-        script.close()
-        thread.join()
+from client_script import AT, Stage, again, begin, scripted
 
 
 @pytest.fixture
 def stage() -> Iterator[Stage]:
     with scripted() as stage:
         yield stage
-
-
-def begin(stage: Stage, *messages: tuple[int, str | None], more: bool = False, head: int = 10) -> Line:
-    """A first visit, up to its first page."""
-    line = stage[0].accept()
-    assert line.after is None
-    line.say("resumed", cursor=f"1.{head}")
-    asked = line.hear("history")
-    assert asked["before"] == head + 1
-    line.page(asked, *messages, more=more, through=head)
-    stage[1].wait_for_texts(*(text for _, text in messages))
-    return line
-
-
-def again(stage: Stage) -> Line:
-    """The client comes back by itself."""
-    return stage[0].accept()
 
 
 def test_an_older_state_never_replaces_a_newer_one(stage: Stage) -> None:
@@ -342,152 +204,12 @@ def test_a_first_page_that_stays_out_is_asked_for_again(stage: Stage) -> None:
     stage[1].wait_for_texts("ten", "eleven")
 
 
-@pytest.mark.parametrize("code", [1000, 4500, 4501, 4502, 4506])
-def test_after_some_codes_it_stays_away(stage: Stage, code: int) -> None:
-    line = begin(stage)
-    line.close(code)
-    shown = stage[1].wait(lambda shown: shown["state"] == "closed")
-    assert shown["closeCode"] == code
-
-
-@pytest.mark.parametrize("code", [1001, 1011, 1012, 4000, 4001, 4499])
-def test_after_others_it_comes_back(stage: Stage, code: int) -> None:
-    line = begin(stage)
-    line.close(code)
-    assert again(stage).after == "1.10"
-
-
-def test_who_may_not_join_does_not_try_again(stage: Stage) -> None:
-    line = begin(stage)
-    stage[0].join_status = http.HTTPStatus.INTERNAL_SERVER_ERROR
-    line.cut()
-    stage[1].wait(lambda shown: shown["state"] == "offline")
-    stage[0].join_status = http.HTTPStatus.NOT_FOUND
-    stage[1].wait(lambda shown: shown["state"] == "closed")
-
-
 def test_what_it_does_not_know_it_ignores(stage: Stage) -> None:
     line = begin(stage)
     line.say("presence", user="bob", online=True)
     line.say("error", code="unsupported", detail="No.")
     line.change("add", 11, 11, "eleven")
     stage[1].wait_for_texts("eleven")
-
-
-def test_a_path_is_enough() -> None:
-    with scripted("/ws/chat/room/?theme=dark", protocols="digi") as stage:
-        line = begin(stage)
-        assert (line.path, line.query) == ("/ws/chat/room/", {"theme": ["dark"]})
-        line.cut()
-        line = again(stage)
-        assert (line.path, line.query) == ("/ws/chat/room/", {"theme": ["dark"], "after": ["1.10"]})
-
-
-def test_it_says_what_happens(stage: Stage) -> None:
-    line = begin(stage, (10, "ten"))
-    line.change("add", 11, 11, "eleven")
-    line.change("edit", 12, 10, "ten, edited")
-    stage[1].do("add", text="mine")
-    line.acknowledge(line.hear("add"), 13)
-    line.change("add", 13, 13, "mine", user="alice")
-    stage[1].do("add", text="too long")
-    line.say("error", code="body_too_long", detail="No.", client_id=line.hear("add")["client_id"])
-    stage[1].wait(lambda shown: shown["outbox"][-1:] != [] and "failed" in shown["outbox"][0])
-    line.cut()
-    line = again(stage)
-    line.change("delete", 14, 10)
-    line.say("resumed", cursor="1.14")
-    line.close(4502)
-    heard = stage[1].wait(lambda shown: shown["state"] == "closed")["heard"]
-    assert [detail["state"] for kind, detail in heard if kind == "state"] == ["online", "offline", "online", "closed"]
-    assert heard[-1] == ["state", {"state": "closed", "closeCode": 4502}]
-    changes = [
-        (detail["type"], detail["message"]["text"], detail["live"]) for kind, detail in heard if kind == "message"
-    ]
-    assert changes == [
-        ("add", "eleven", True),
-        ("edit", "ten, edited", True),
-        ("add", "mine", True),
-        ("delete", None, False),
-    ]
-    (error,) = [detail for kind, detail in heard if kind == "error"]
-    assert (error["code"], error["detail"], error["item"]["text"]) == ("body_too_long", "No.", "too long")
-
-
-def test_a_full_outbox_says_so() -> None:
-    with scripted(outboxLimit=2) as stage:
-        line = begin(stage)
-        line.cut()
-        stage[1].wait(lambda shown: shown["state"] == "offline")
-        for text in ("one", "two", "three"):
-            stage[1].do("add", text=text)
-        line = again(stage)
-        line.say("resumed", cursor="1.10")
-        line.acknowledge(line.hear("add"), 11)
-        line.acknowledge(line.hear("add"), 12)
-        shown = stage[1].wait_for_texts("one", "two")
-        assert [detail["code"] for kind, detail in shown["heard"] if kind == "error"] == ["outbox_full"]
-        stage[1].do("add", text="three")
-        line.acknowledge(line.hear("add"), 13)
-        stage[1].wait_for_texts("one", "two", "three")
-
-
-def test_a_network_that_is_back_ends_the_pause(stage: Stage) -> None:
-    line = begin(stage)
-    stage[1].do("stretch", factor=None)
-    line.cut()
-    stage[1].wait(lambda shown: shown["state"] == "offline")
-    stage[1].do("wake")
-    assert again(stage).after == "1.10"
-
-
-def test_a_connection_that_leads_nowhere_is_found_out(stage: Stage) -> None:
-    line = begin(stage)
-    stage[1].do("wake")
-    probe = line.hear("history")
-    # What is answered in time is good, and its page shows nothing.
-    line.page(probe, (3, "three"), more=True, through=10)
-    line.change("add", 11, 11, "eleven")
-    stage[1].wait_for_texts("eleven")
-    stage[1].do("stretch", factor=0.01)
-    stage[1].do("wake")
-    line.hear("history")
-    assert again(stage).after == "1.11"
-
-
-def test_silence_is_taken_for_a_break(stage: Stage) -> None:
-    line = begin(stage)
-    stage[1].do("stretch", factor=0.1)
-    stage[1].do("add", text="mine")
-    sent = line.hear("add")
-    # No answer, and on the next connection not a word.
-    assert again(stage).after == "1.10"
-    stage[1].do("stretch", factor=1)
-    line = again(stage)
-    line.say("resumed", cursor="1.10")
-    once_more = line.hear("add")
-    assert once_more == sent | {"resend": True}
-    line.acknowledge(once_more, 11)
-    stage[1].wait_for_texts("mine")
-
-
-def test_it_leaves_and_comes_back(stage: Stage) -> None:
-    line = begin(stage)
-    stage[1].do("add", text="mine")
-    sent = line.hear("add")
-    stage[1].do("close")
-    shown = stage[1].wait(lambda shown: shown["state"] == "closed")
-    assert (shown["closeCode"], len(shown["outbox"])) == (1000, 1)
-    line.over.set()
-    stage[1].do("wake")
-    stage[1].do("connect")
-    line = again(stage)
-    line.say("resumed", cursor="1.10")
-    once_more = line.hear("add")
-    assert once_more == sent | {"resend": True}
-    line.acknowledge(once_more, 11)
-    assert stage[1].wait_for_texts("mine")["closeCode"] == 0
-    assert stage[0].lines.empty()
 
 
 def test_what_was_trimmed_is_asked_for_again(stage: Stage) -> None:

@@ -38,6 +38,8 @@ logger = logging.getLogger(__name__)
 SUBPROTOCOL = "digi"
 #: Seconds that `authenticate` may take, before the connection is closed with 4001.
 AUTH_TIMEOUT = 5.0
+#: Seconds that a client may take nothing of what is sent to it, before it is cut off (within twice that time).
+WRITE_TIMEOUT = 20.0
 
 _UNAVAILABLE = (4001, "unavailable")
 _UNAUTHENTICATED = (4503, "unauthenticated")
@@ -143,7 +145,7 @@ class Chat:
         except ClosedError:
             await send({"type": "websocket.close", "code": 1012, "reason": "restart"})
             return
-        await _serve(session, receive, send)
+        await _Connection(session, receive, send).serve()
 
     async def _user(self, scope: Scope) -> _User | tuple[int, str]:
         """Who it is, or the close code and its reason."""
@@ -173,36 +175,67 @@ class _User:
         self.name = name
 
 
-async def _serve(session: Session, receive: Receive, send: Send) -> None:
-    writer = asyncio.ensure_future(_write(session, send))
-    try:
-        while True:
-            event = await receive()
-            if event["type"] != "websocket.receive":
-                break
+class _Connection:
+    """A session and the two ways of its frames."""
+
+    def __init__(self, session: Session, receive: Receive, send: Send) -> None:
+        self.session = session
+        self._receive = receive
+        self._send = send
+        self._loop = asyncio.get_running_loop()
+        self._owner = asyncio.current_task()
+        #: Counts the batches that were sent; odd while one is on its way.
+        self._sent = 0
+        self._stalled = False
+
+    async def serve(self) -> None:
+        """Goes on until the client or the session is gone."""
+        writer = asyncio.ensure_future(self._write())
+        self._watch = self._loop.call_later(WRITE_TIMEOUT, self._look, self._sent)
+        try:
+            await self._read()
+        except ClosedError:
+            # The writer says why; the client's answer to that is of no use.
+            await writer
+        except asyncio.CancelledError:
+            if not self._stalled:
+                raise
+            logger.info("a client took nothing for %s s", WRITE_TIMEOUT)
+        finally:
+            self._watch.cancel()
+            self.session.close()
+            writer.cancel()
+            await asyncio.gather(writer, return_exceptions=True)
+
+    async def _read(self) -> None:
+        while (event := await self._receive())["type"] == "websocket.receive":
             text = event.get("text")
             if text is None:
-                session.receive_binary()
+                self.session.receive_binary()
             else:
-                await session.receive(text)
-    except ClosedError:
-        # The writer says why; the client's answer to that is of no use.
-        await writer
-    finally:
-        session.close()
-        writer.cancel()
-        await asyncio.gather(writer, return_exceptions=True)
+                await self.session.receive(text)
 
+    async def _write(self) -> None:
+        session, send = self.session, self._send
+        try:
+            async for frames in session:
+                self._sent += 1
+                for frame in frames:
+                    await send({"type": "websocket.send", "text": frame})
+                self._sent += 1
+            self._sent += 1
+            await send({"type": "websocket.close", "code": session.close_code, "reason": session.close_reason})
+        except OSError:
+            # The client is gone, which the reader is told, too.
+            return
 
-async def _write(session: Session, send: Send) -> None:
-    try:
-        async for frames in session:
-            for frame in frames:
-                await send({"type": "websocket.send", "text": frame})
-        await send({"type": "websocket.close", "code": session.close_code, "reason": session.close_reason})
-    except OSError:
-        # The client is gone, which the reader is told, too.
-        return
+    def _look(self, before: int) -> None:
+        """Ends a connection on which one batch was on its way all the time since the last look."""
+        if self._sent == before and before % 2 == 1 and self._owner is not None:
+            self._stalled = True
+            self._owner.cancel()
+        else:
+            self._watch = self._loop.call_later(WRITE_TIMEOUT, self._look, self._sent)
 
 
 async def _not_found(send: Send) -> None:

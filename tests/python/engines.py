@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import digi
+from digi.types import Member
 
 T = TypeVar("T")
 
@@ -14,7 +15,7 @@ SECRET = "a secret of the tests, of thirty-two bytes and more"
 TIMEOUT = 20.0
 #: No test is slowed down or closed for what it sends.
 LIMITS = {"frames_per_second": 0, "refusals_per_second": 0, "close_spread_ms": 0}
-MEMBERS = [("1", "alice", "member"), ("2", "bob", "member")]
+MEMBERS: list[Member] = [("1", "alice", "member"), ("2", "bob", "member")]
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:

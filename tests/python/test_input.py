@@ -85,7 +85,7 @@ def test_ciphers() -> None:
     cipher = digi.TokenCipher(SECRET)
     token = cipher.seal("room", 42)
     assert cipher.open("room", token) == 42
-    for kind, text in (("message", token), ("room", token[:-1]), ("room", "\ud800" if False else "x")):
+    for kind, text in (("message", token), ("room", token[:-1]), ("room", "x")):
         with pytest.raises(digi.InputError) as error:
             cipher.open(kind, text)  # type: ignore[arg-type]
         assert error.value.code == "bad_token"
@@ -105,7 +105,7 @@ def test_ciphers() -> None:
         ({"keys": {300: SECRET}}, "."),
     ):
         with pytest.raises((digi.ConfigError, TypeError, ValueError, OverflowError), match=says):
-            digi.TokenCipher(**keys)  # type: ignore[arg-type]
+            digi.TokenCipher(**keys)
 
 
 def test_errors_form_one_tree_and_can_be_pickled() -> None:

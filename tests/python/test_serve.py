@@ -13,18 +13,19 @@ from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Origin
 
 import digi
+from digi.types import Identity
 from engines import MEMBERS, TIMEOUT, new_engine, run
 
-Answer = tuple[str, str] | str | None
+KNOWN: dict[str, Identity] = {"alice": ("1", "Alice"), "bob": "2"}
 
 
-def by_cookie(handshake: digi.Handshake) -> Answer:
-    return {"alice": ("1", "Alice"), "bob": "2"}.get(handshake.cookies().get("session", ""))
+def by_cookie(handshake: digi.Handshake) -> Identity:
+    return KNOWN.get(handshake.cookies().get("session", ""))
 
 
 @contextmanager
 def serving(
-    authenticator: Callable[[digi.Handshake], Answer | Awaitable[Answer]] = by_cookie,
+    authenticator: Callable[[digi.Handshake], Identity | Awaitable[Identity]] = by_cookie,
     origins: list[str] | None = None,
 ) -> Iterator[str]:
     """A server in this process; gives the room's address."""
@@ -69,7 +70,7 @@ def test_a_coroutine_function_runs_on_the_loop() -> None:
     async def main() -> None:
         here = asyncio.get_running_loop()
 
-        async def who(handshake: digi.Handshake) -> Answer:
+        async def who(handshake: digi.Handshake) -> Identity:
             assert asyncio.get_running_loop() is here
             assert handshake.path.startswith("/ws/chat/")
             assert handshake.header("Upgrade") == "websocket"
@@ -93,10 +94,10 @@ def test_a_coroutine_function_runs_on_the_loop() -> None:
 
 
 def test_one_that_raises_or_answers_nonsense_closes_with_4001(caplog: pytest.LogCaptureFixture) -> None:
-    def raises(handshake: digi.Handshake) -> Answer:
+    def raises(handshake: digi.Handshake) -> Identity:
         raise LookupError(f"no table for {handshake.cookies()['session']}")
 
-    def nonsense(_: digi.Handshake) -> Answer:
+    def nonsense(_: digi.Handshake) -> Identity:
         return 7  # type: ignore[return-value]
 
     with caplog.at_level(logging.WARNING, "digi"):
@@ -105,20 +106,20 @@ def test_one_that_raises_or_answers_nonsense_closes_with_4001(caplog: pytest.Log
                 assert close_code(url, "alice") == 4001
                 assert close_code(url, "alice") == 4001
             # Lines are handed on by a thread of their own, which the closing of the engine does not wait for.
-            _until(lambda said=said: said in caplog.text)
+            _until(caplog, said)
 
 
 def test_one_that_hangs_holds_nobody_up() -> None:
     async def main() -> None:
         cancelled = asyncio.Event()
 
-        async def hangs(handshake: digi.Handshake) -> Answer:
-            if "hangs" not in handshake.cookies().values():
-                return by_cookie(handshake)
-            try:
-                await asyncio.Event().wait()
-            finally:
-                cancelled.set()
+        async def hangs(handshake: digi.Handshake) -> Identity:
+            if "hangs" in handshake.cookies().values():
+                try:
+                    await asyncio.Event().wait()
+                finally:
+                    cancelled.set()
+            return by_cookie(handshake)
 
         async with new_engine() as engine:
             token = engine.cipher.seal("room", await engine.create_room(MEMBERS))
@@ -154,7 +155,7 @@ def test_what_cannot_be_served_is_named() -> None:
         with pytest.raises(TypeError, match="authenticator"):
             digi.serve(engine, authenticator="alice")  # type: ignore[arg-type]
 
-        async def who(_: digi.Handshake) -> Answer:
+        async def who(_: digi.Handshake) -> Identity:
             return None
 
         with pytest.raises(RuntimeError, match="event loop"):
@@ -163,9 +164,9 @@ def test_what_cannot_be_served_is_named() -> None:
         digi.serve(engine, authenticator=by_cookie)
 
 
-def _until(said: Callable[[], bool]) -> None:
+def _until(caplog: pytest.LogCaptureFixture, said: str) -> None:
     """Waits for what another thread does."""
     deadline = time.monotonic() + TIMEOUT
-    while not said():
+    while said not in caplog.text:
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -129,8 +129,8 @@ def test_plain_threads() -> None:
         with engine.connect(token, "1", "alice").result() as session:
             assert "resumed" in session.frames().result(TIMEOUT)[0]
             with ThreadPoolExecutor(8) as pool:
-                posts = [pool.submit(lambda n=n: engine.post(room, "2", "bob", f"{n}").result()) for n in range(200)]
-                assert sorted(post.result().seq or 0 for post in posts) == list(range(1, 201))
+                posts = pool.map(lambda n: engine.post(room, "2", "bob", f"{n}").result(), range(200))
+                assert sorted(post.seq or 0 for post in posts) == list(range(1, 201))
             heard = 0
             for frames in session:
                 heard += len(frames)

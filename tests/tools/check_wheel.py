@@ -49,8 +49,8 @@ def check(python: Path, wheel: Path) -> None:
     try:
         subprocess.run([python, "-m", "venv", folder / "venv"], check=True)
         inside = folder / "venv/bin/python"
-        install = [inside, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-index", wheel]
-        subprocess.run(install, check=True)
+        pip: list[str | Path] = [inside, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+        subprocess.run([*pip, "install", "--no-index", wheel], check=True)
         subprocess.run([inside, "-c", CHAT], check=True, cwd=folder, timeout=60)
     finally:
         shutil.rmtree(folder)

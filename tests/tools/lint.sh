@@ -26,7 +26,7 @@ fi
 .venv/bin/ruff check python tests examples
 .venv/bin/ruff format --check python tests examples
 .venv/bin/mypy python/digi
-.venv/bin/mypy --config-file tests/pyproject.toml tests
+PYTHONPATH=tests/django_store .venv/bin/mypy --config-file tests/pyproject.toml tests
 # The stubs say what the module has, and nothing else.
 .venv/bin/stubtest digi._digi --mypy-config-file pyproject.toml
 git ls-files '*.js' '*.mjs' | xargs -r -n 1 node --check

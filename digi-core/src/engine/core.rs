@@ -421,6 +421,10 @@ impl Core {
         let outputs = self.outputs_of(room);
         drop(shard);
         if is_new {
+            if self.room_count() == 1 {
+                // Nobody looked at the store while no room was loaded.
+                self.compare.notify_one();
+            }
             // The task that subscribes looks at the log afterwards: nothing is missed in between.
             let _ = self.subscriptions.send(id);
         }

@@ -2,18 +2,17 @@
 
 from datetime import datetime, timezone
 
-from django.contrib.auth.decorators import login_required
-from django.http import Http404, HttpRequest, HttpResponse
-from django.shortcuts import get_object_or_404, render
-from django.views.decorators.cache import never_cache
-from django.views.decorators.http import require_safe
-
 from digi import InputError
 from digi.django import conf
 from digi.django.engine import get_cipher
 from digi.django.models import Member, Room
 from digi.django.rooms import rooms_of, user_key
 from digi.django.store import ROLES
+from django.contrib.auth.decorators import login_required
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, render
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_safe
 
 
 @never_cache

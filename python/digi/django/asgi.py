@@ -33,7 +33,8 @@ async def session_user(scope: Scope) -> tuple[str, str] | None:
     """The user whose Django session the request's cookie names: primary key and user name, or None."""
     cookies = b"; ".join(value for name, value in scope["headers"] if name.lower() == b"cookie")
     session_key = parse_cookie(cookies.decode("latin-1")).get(settings.SESSION_COOKIE_NAME)
-    return await sync_to_async(_user_of)(session_key) if session_key else None
+    # In whatever thread is free, a few at once: the one that Django's views share would let in one after the other.
+    return await sync_to_async(_user_of, thread_sensitive=False)(session_key) if session_key else None
 
 
 def _user_of(session_key: str) -> tuple[str, str] | None:

@@ -13,9 +13,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import digi
 import jwt
 from common import Run, Served
+
+import digi
 from digi.asgi import Chat
 from digi.store import Store
 

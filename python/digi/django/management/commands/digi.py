@@ -45,6 +45,8 @@ class Command(BaseCommand):
     def _demo(self, force: bool) -> None:
         if not (settings.DEBUG or force):
             raise CommandError("DEBUG is off, and the demo's password is well known: say --force if you mean it")
+        if conf.get().store != "orm":
+            raise CommandError("the demo's rooms are made in the project's database: it needs DIGI['STORE'] = \"orm\"")
         with transaction.atomic():
             users = {name: self._user(name) for name in USERS}
             made = {room.name: room.pk for room in Room.objects.using(conf.get().database).filter(kind=KIND)}
