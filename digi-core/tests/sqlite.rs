@@ -8,7 +8,7 @@ use std::process::{Child, Command as Process, Stdio};
 use std::thread;
 
 use digi_core::store::model::{Action, Authority, Batch, BatchId, Change, Command, NewRoom, Outcome, Role};
-use digi_core::store::sqlite::{SqliteOptions, SqliteStore};
+use digi_core::store::sqlite::{SCRIPTS, SqliteOptions, SqliteStore};
 use digi_core::store::{Store, StoreError};
 use digi_core::{ClientId, Millis, RoomId, Seq};
 use rusqlite::Connection;
@@ -223,7 +223,28 @@ fn migrating_twice_and_at_once_is_migrating() {
         let connection = Connection::open(&path).unwrap();
         let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
         let mode: String = connection.pragma_query_value(None, "journal_mode", |row| row.get(0)).unwrap();
-        assert_eq!((version, mode.as_str()), (1, "wal"));
+        assert_eq!((version, mode.as_str()), (SCRIPTS.len() as i64, "wal"));
+    }
+}
+
+#[tokio::test]
+async fn an_older_schema_is_brought_up_to_date() {
+    let dir = tempfile::tempdir().unwrap();
+    for version in 1..SCRIPTS.len() {
+        let path = dir.path().join(format!("{version}.db"));
+        let connection = Connection::open(&path).unwrap();
+        for script in &SCRIPTS[..version] {
+            connection.execute_batch(script).unwrap();
+        }
+        connection.pragma_update(None, "user_version", version as i64).unwrap();
+        connection.execute("INSERT INTO digi_room VALUES (7, 'kept', '', 0)", []).unwrap();
+        drop(connection);
+        drop(open(&path).await);
+        let connection = Connection::open(&path).unwrap();
+        let stored: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
+        let kept: String = connection.query_one("SELECT name FROM digi_room", [], |row| row.get(0)).unwrap();
+        let batches: i64 = connection.query_one("SELECT count(*) FROM digi_batch", [], |row| row.get(0)).unwrap();
+        assert_eq!((stored, kept.as_str(), batches), (SCRIPTS.len() as i64, "kept", 0));
     }
 }
 
@@ -232,7 +253,7 @@ async fn a_newer_schema_is_refused_and_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("chat.db");
     drop(open(&path).await);
-    for version in [2, 99, -1] {
+    for version in [SCRIPTS.len() as i64 + 1, 99, -1] {
         Connection::open(&path).unwrap().pragma_update(None, "user_version", version).unwrap();
         let store = SqliteStore::open(&path, &SqliteOptions::default()).unwrap();
         let Err(StoreError::Schema(text)) = store.migrate().await else { panic!("version {version} was taken") };
