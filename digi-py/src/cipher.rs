@@ -47,7 +47,9 @@ impl TokenCipher {
 impl TokenCipher {
     #[new]
     #[pyo3(signature = (secret=None, *, keys=None, seal_with=None, django=Vec::new(), legacy_fernet=Vec::new(), legacy_kinds=None, emit="v1"))]
-    #[pyo3(text_signature = "(secret=None, *, keys=None, seal_with=None, django=(), legacy_fernet=(), legacy_kinds=None, emit='v1')")]
+    #[pyo3(
+        text_signature = "(secret=None, *, keys=None, seal_with=None, django=(), legacy_fernet=(), legacy_kinds=None, emit='v1')"
+    )]
     fn new(
         secret: Option<Secret>,
         keys: Option<BTreeMap<u8, Secret>>,
