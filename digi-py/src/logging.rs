@@ -101,20 +101,17 @@ fn hand_on(lines: &Receiver<Entry>) {
             Entry::Flush(done) => drop(done.send(())),
             Entry::Line { level, target, text } => {
                 let left_out = LEFT_OUT.swap(0, Ordering::Relaxed);
-                // None when the interpreter has ended.
                 let logged = Python::try_attach(|py| -> PyResult<()> {
                     let name = target.replace("digi_core", "digi").replace("_digi", "digi").replace("::", ".");
                     let logger = py.import("logging")?.call_method1("getLogger", (name,))?;
                     if left_out > 0 {
                         logger.call_method1("warning", ("%d lines were left out: too many at once", left_out))?;
                     }
-                    logger.call_method1("log", (python_level(level), "%s", text))?;
-                    Ok(())
+                    logger.call_method1("log", (python_level(level), "%s", text)).map(drop)
                 });
-                match logged {
-                    None => return,
-                    // A handler of the host's that raises is the host's; logging itself reports it.
-                    Some(Err(_) | Ok(())) => {}
+                // Where a handler of the host's raises, that is the host's. None: the interpreter has ended.
+                if logged.is_none() {
+                    return;
                 }
             }
         }

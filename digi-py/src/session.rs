@@ -186,8 +186,11 @@ const CACHED: usize = 64;
 /// Longer frames are not kept.
 const CACHED_BYTES: usize = 4 * 1024;
 
+/// A frame and its text.
+type Cached = (Bytes, Py<PyString>);
+
 thread_local! {
-    static TEXTS: RefCell<Vec<Option<(Bytes, Py<PyString>)>>> = const { RefCell::new(Vec::new()) };
+    static TEXTS: RefCell<Vec<Option<Cached>>> = const { RefCell::new(Vec::new()) };
 }
 
 fn texts<'py>(py: Python<'py>, frames: &[Frame]) -> PyResult<Bound<'py, PyList>> {
