@@ -1,10 +1,11 @@
 """Who a connection is, out of Django's session cookie, with every session backend that Django has."""
 
 import asyncio
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY, get_user_model
+from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
 from django.contrib.auth.models import User
 from django.contrib.sessions.backends.base import SessionBase
 from django.test import override_settings
@@ -16,14 +17,11 @@ BACKENDS = ["db", "cache", "cached_db", "file", "signed_cookies"]
 
 
 @pytest.fixture(params=BACKENDS)
-def store(request: pytest.FixtureRequest, sqlite: str, tmp_path: Path) -> type[SessionBase]:
+def store(request: pytest.FixtureRequest, sqlite: str, tmp_path: Path) -> Iterator[type[SessionBase]]:
     assert sqlite == "default"
     engine = f"django.contrib.sessions.backends.{request.param}"
-    settings = override_settings(SESSION_ENGINE=engine, SESSION_FILE_PATH=str(tmp_path))
-    settings.enable()
-    request.addfinalizer(settings.disable)
-    found: type[SessionBase] = import_string(f"{engine}.SessionStore")
-    return found
+    with override_settings(SESSION_ENGINE=engine, SESSION_FILE_PATH=str(tmp_path)):
+        yield import_string(f"{engine}.SessionStore")
 
 
 def log_in(store: type[SessionBase], user: User) -> SessionBase:
@@ -42,7 +40,7 @@ def who(*cookies: str) -> tuple[str, str] | None:
 
 
 def test_the_user_of_the_session(store: type[SessionBase]) -> None:
-    user = get_user_model().objects.create_user("alice", password="secret")
+    user = User.objects.create_user("alice", password="secret")
     session = log_in(store, user)
     assert who(f"theme=dark; sessionid={session.session_key}") == (str(user.pk), "alice")
     # HTTP/2 may send cookies in several headers.
@@ -53,7 +51,7 @@ def test_the_user_of_the_session(store: type[SessionBase]) -> None:
 
 
 def test_who_may_no_longer_log_in_is_nobody(store: type[SessionBase]) -> None:
-    user = get_user_model().objects.create_user("alice", password="secret")
+    user = User.objects.create_user("alice", password="secret")
     session = log_in(store, user)
     cookie = f"sessionid={session.session_key}"
     user.is_active = False
@@ -66,7 +64,7 @@ def test_who_may_no_longer_log_in_is_nobody(store: type[SessionBase]) -> None:
 
 
 def test_a_session_that_was_ended_is_nobodys(store: type[SessionBase]) -> None:
-    user = get_user_model().objects.create_user("alice", password="secret")
+    user = User.objects.create_user("alice", password="secret")
     session = log_in(store, user)
     cookie = f"sessionid={session.session_key}"
     assert who(cookie) is not None
