@@ -31,8 +31,8 @@ struct Inner {
     strict: bool,
     limits: Limits,
     state: Mutex<State>,
-    /// Held while the engine is being opened or closed.
-    changing: tokio::sync::Mutex<()>,
+    /// Held while the engine is being opened.
+    opening: tokio::sync::Mutex<()>,
 }
 
 enum Store {
@@ -62,7 +62,7 @@ impl Inner {
 impl Inner {
     /// Opens the engine, unless it is open.
     async fn open(&self, store: Option<Py<PyAny>>) -> Result<(), Failure> {
-        let _changing = self.changing.lock().await;
+        let _opening = self.opening.lock().await;
         match &*self.state.lock() {
             State::New => {}
             State::Open(_) => return Ok(()),
@@ -76,22 +76,35 @@ impl Inner {
             (Store::Python(_), None) => return Err(Code::Internal.into()),
         };
         let engine = builder.build().await?;
-        *self.state.lock() = State::Open(Owned::new(engine));
-        Ok(())
+        {
+            let mut state = self.state.lock();
+            if matches!(*state, State::New) {
+                *state = State::Open(Owned::new(engine));
+                return Ok(());
+            }
+        }
+        // Closed in the meantime.
+        engine.close().await;
+        Err(Code::EngineClosed.into())
     }
 
     async fn close(&self) {
-        // A store that cannot be reached may take long to open: it is not waited for, and what it gives is closed.
-        let engine = match &*self.state.lock() {
-            State::Open(engine) => engine.get().ok().cloned(),
-            State::New | State::Ended => None,
+        let engine = {
+            let mut state = self.state.lock();
+            match &*state {
+                State::Open(engine) => engine.get().ok().cloned(),
+                // One that is being opened is not waited for: its store may take long.
+                State::New | State::Ended => {
+                    *state = State::Ended;
+                    None
+                }
+            }
         };
         if let Some(engine) = engine {
             engine.close().await;
+            // What is left of it goes with its last session.
+            *self.state.lock() = State::Ended;
         }
-        let _changing = self.changing.lock().await;
-        // What is left of it goes with its last session.
-        *self.state.lock() = State::Ended;
     }
 }
 
@@ -161,7 +174,7 @@ impl Engine {
             strict,
             limits,
             state: Mutex::new(State::New),
-            changing: tokio::sync::Mutex::default(),
+            opening: tokio::sync::Mutex::default(),
         })))
     }
 
@@ -222,6 +235,15 @@ impl Engine {
     #[getter]
     fn cipher(&self) -> TokenCipher {
         TokenCipher(self.0.keyring.clone())
+    }
+
+    #[getter]
+    fn is_closed(&self) -> bool {
+        match &*self.0.state.lock() {
+            State::New => false,
+            State::Open(engine) => engine.get().is_ok_and(CoreEngine::is_closed),
+            State::Ended => true,
+        }
     }
 
     #[getter]

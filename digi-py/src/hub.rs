@@ -4,10 +4,11 @@
 //! the loop last looked writes the byte. No Rust thread takes the GIL for that.
 
 use std::cell::RefCell;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use pyo3::exceptions::PyRuntimeError;
@@ -29,21 +30,31 @@ pub(crate) struct Hub {
     /// Bounded by what waits on the loop: one errand each.
     queue: Mutex<Vec<Errand>>,
     signal: UnixStream,
+    /// The loop is closed: nothing is done any more.
+    closed: AtomicBool,
 }
 
 impl Hub {
+    /// Drops the errand where the loop is closed.
     pub(crate) fn push(&self, errand: Errand) {
+        if self.closed.load(Ordering::Acquire) {
+            return;
+        }
         let mut queue = self.queue.lock();
         queue.push(errand);
-        if queue.len() == 1 {
-            // Fails when the loop is closed, which then runs no errands anyhow.
-            let _ = (&self.signal).write(&[1]);
+        if queue.len() == 1 && matches!((&self.signal).write(&[1]), Err(error) if error.kind() != ErrorKind::WouldBlock)
+        {
+            // The other end went with the loop.
+            self.closed.store(true, Ordering::Release);
+            let errands = std::mem::take(&mut *queue);
+            drop(queue);
+            drop(errands);
         }
     }
 }
 
 /// The receiving end: what the event loop calls when the socket is readable.
-#[pyclass(frozen, module = "digi._digi")]
+#[pyclass(frozen, weakref, module = "digi._digi")]
 struct HubReader {
     hub: Arc<Hub>,
     socket: UnixStream,
@@ -55,19 +66,28 @@ impl HubReader {
         // One byte is under way at most.
         let _ = (&self.socket).read(&mut [0; 8]);
         let errands = std::mem::take(&mut *self.hub.queue.lock());
+        let mut first_error = Ok(());
         for errand in errands {
-            match errand {
-                Errand::Wake(future) => {
-                    let future = future.bind(py);
-                    if !future.call_method0(intern!(py, "done"))?.is_truthy()? {
-                        future.call_method1(intern!(py, "set_result"), (py.None(),))?;
-                    }
+            // One that fails must not keep the others asleep.
+            let done = match errand {
+                Errand::Wake(future) => wake(future.bind(py)),
+                Errand::Call(call) => {
+                    call(py);
+                    Ok(())
                 }
-                Errand::Call(call) => call(py),
-            }
+            };
+            first_error = first_error.and(done);
         }
-        Ok(())
+        first_error
     }
+}
+
+fn wake(future: &Bound<'_, PyAny>) -> PyResult<()> {
+    let py = future.py();
+    if !future.call_method0(intern!(py, "done"))?.is_truthy()? {
+        future.call_method1(intern!(py, "set_result"), (py.None(),))?;
+    }
+    Ok(())
 }
 
 /// An event loop and its hub.
@@ -117,16 +137,19 @@ fn hub_of(event_loop: &Bound<'_, PyAny>) -> PyResult<Arc<Hub>> {
     })?;
     let hubs = hubs.bind(py);
     let known = hubs.call_method1("get", (event_loop,))?;
-    if let Ok(reader) = known.cast::<HubReader>() {
+    if let Ok(known) = known.cast::<PyWeakrefReference>()
+        && let Some(reader) = known.upgrade_as::<HubReader>()?
+    {
         return Ok(reader.get().hub.clone());
     }
     let (socket, signal) = UnixStream::pair()?;
     socket.set_nonblocking(true)?;
     signal.set_nonblocking(true)?;
-    let hub = Arc::new(Hub { queue: Mutex::default(), signal });
+    let hub = Arc::new(Hub { queue: Mutex::default(), signal, closed: AtomicBool::new(false) });
     let descriptor = socket.as_raw_fd();
     let reader = Bound::new(py, HubReader { hub: hub.clone(), socket })?;
+    // The loop alone keeps the reader: when it is closed the socket is, and the hub notices.
     event_loop.call_method1("add_reader", (descriptor, &reader))?;
-    hubs.set_item(event_loop, reader)?;
+    hubs.set_item(event_loop, PyWeakrefReference::new(&reader)?)?;
     Ok(hub)
 }

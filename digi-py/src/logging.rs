@@ -4,10 +4,10 @@
 
 use std::fmt::{self, Write};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::time::Duration;
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use pyo3::prelude::*;
 use pyo3::types::PyCFunction;
 use tracing::field::{Field, Visit};
@@ -18,23 +18,26 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
 /// Lines that wait. Further ones are counted and left out.
 const WAITING: usize = 1_024;
-/// How long the end of the interpreter waits for the last lines.
-const FLUSH: Duration = Duration::from_secs(1);
+/// How long the end of the interpreter waits for the last lines, and a forked child for a lock that may be nobody's.
+const PATIENCE: Duration = Duration::from_secs(1);
 
-/// The process whose thread takes the lines, and the way to it.
-static QUEUE: RwLock<Option<(u32, SyncSender<Entry>)>> = RwLock::new(None);
+/// The thread that takes the lines.
+struct Queue {
+    process: u32,
+    /// None once the interpreter ends.
+    lines: Option<SyncSender<Line>>,
+    ended: Option<Mutex<Receiver<()>>>,
+}
+
+static QUEUE: RwLock<Option<Queue>> = RwLock::new(None);
 static LEFT_OUT: AtomicU64 = AtomicU64::new(0);
-/// The most that is asked for: 0 nothing, 1 errors … 5 everything.
-static VERBOSITY: AtomicUsize = AtomicUsize::new(0);
+/// The most that is asked for: 2 warnings … 5 everything. Warnings always go to Python, which may want them later.
+static VERBOSITY: AtomicUsize = AtomicUsize::new(2);
 
-enum Entry {
-    Line {
-        level: Level,
-        target: &'static str,
-        text: String,
-    },
-    /// Everything before this has been handed on.
-    Flush(SyncSender<()>),
+struct Line {
+    level: Level,
+    target: &'static str,
+    text: String,
 }
 
 /// Begins, unless it has begun in this process, and takes over the level that `logging` asks for now.
@@ -42,22 +45,25 @@ pub(crate) fn start(py: Python<'_>) -> PyResult<()> {
     let logger = py.import("logging")?.call_method1("getLogger", ("digi",))?;
     let asked: u32 = logger.call_method0("getEffectiveLevel")?.extract()?;
     VERBOSITY.store(verbosity(asked), Ordering::Relaxed);
+    // At a fork a thread that does not follow may have held the lock.
+    let Some(mut queue) = QUEUE.try_write_for(PATIENCE) else { return Ok(()) };
     let process = std::process::id();
-    let mut queue = QUEUE.write();
-    if queue.as_ref().is_some_and(|(of, _)| *of == process) {
+    if queue.as_ref().is_some_and(|known| known.process == process) {
         return Ok(());
     }
-    let first = queue.is_none();
     let (sender, lines) = sync_channel(WAITING);
-    std::thread::Builder::new().name("digi-log".to_owned()).spawn(move || hand_on(&lines))?;
-    *queue = Some((process, sender));
+    let (alive, ended) = channel();
+    std::thread::Builder::new().name("digi-log".to_owned()).spawn(move || hand_on(Mutex::new(lines), alive))?;
+    let parents = queue.replace(Queue { process, lines: Some(sender), ended: Some(Mutex::new(ended)) });
     drop(queue);
-    if first {
+    if parents.is_none() {
         // Fails where the host has a subscriber of its own in this library, which it cannot have.
         let _ = tracing::subscriber::set_global_default(tracing_subscriber::registry().with(ToPython));
-        let flush = PyCFunction::new_closure(py, None, None, |args, _| flush(args.py()))?;
-        py.import("atexit")?.call_method1("register", (flush,))?;
+        let at_exit = PyCFunction::new_closure(py, None, None, |args, _| args.py().detach(end))?;
+        py.import("atexit")?.call_method1("register", (at_exit,))?;
     }
+    // Its locks may have been held at the fork, too.
+    std::mem::forget(parents);
     Ok(())
 }
 
@@ -67,9 +73,7 @@ const fn verbosity(level: u32) -> usize {
         0..10 => 5,
         10..20 => 4,
         20..30 => 3,
-        30..40 => 2,
-        40..=50 => 1,
-        _ => 0,
+        _ => 2,
     }
 }
 
@@ -83,39 +87,40 @@ fn python_level(level: Level) -> u32 {
     }
 }
 
-fn flush(py: Python<'_>) {
-    let sender = QUEUE.read().as_ref().filter(|(of, _)| *of == std::process::id()).map(|(_, sender)| sender.clone());
-    if let Some(sender) = sender {
-        let (done, flushed) = sync_channel(1);
-        py.detach(move || {
-            if sender.try_send(Entry::Flush(done)).is_ok() {
-                let _ = flushed.recv_timeout(FLUSH);
-            }
-        });
+/// Lets the thread hand on what waits and end, while it still can: Python must not be held.
+fn end() {
+    let ended = match &mut *QUEUE.write() {
+        Some(queue) if queue.process == std::process::id() => {
+            queue.lines = None;
+            queue.ended.take()
+        }
+        _ => None,
+    };
+    if let Some(ended) = ended {
+        let _ = ended.lock().recv_timeout(PATIENCE);
     }
 }
 
-fn hand_on(lines: &Receiver<Entry>) {
-    while let Ok(entry) = lines.recv() {
-        match entry {
-            Entry::Flush(done) => drop(done.send(())),
-            Entry::Line { level, target, text } => {
-                let left_out = LEFT_OUT.swap(0, Ordering::Relaxed);
-                let logged = Python::try_attach(|py| -> PyResult<()> {
-                    let name = target.replace("digi_core", "digi").replace("_digi", "digi").replace("::", ".");
-                    let logger = py.import("logging")?.call_method1("getLogger", (name,))?;
-                    if left_out > 0 {
-                        logger.call_method1("warning", ("%d lines were left out: too many at once", left_out))?;
-                    }
-                    logger.call_method1("log", (python_level(level), "%s", text)).map(drop)
-                });
-                // Where a handler of the host's raises, that is the host's. None: the interpreter has ended.
-                if logged.is_none() {
-                    return;
-                }
-            }
+/// The life of the thread; `_alive` tells its end. It stays attached to Python: coming and going takes a lock of the
+/// interpreter's that a fork may find held.
+#[allow(clippy::needless_pass_by_value, reason = "they end with the thread")]
+fn hand_on(lines: Mutex<Receiver<Line>>, _alive: Sender<()>) {
+    Python::try_attach(|py| {
+        while let Ok(line) = py.detach(|| lines.lock().recv()) {
+            // Where a handler of the host's raises, that is the host's.
+            let _ = log(py, &line);
         }
+    });
+}
+
+fn log(py: Python<'_>, line: &Line) -> PyResult<()> {
+    let name = line.target.replace("digi_core", "digi").replace("_digi", "digi").replace("::", ".");
+    let logger = py.import("logging")?.call_method1("getLogger", (name,))?;
+    let left_out = LEFT_OUT.swap(0, Ordering::Relaxed);
+    if left_out > 0 {
+        logger.call_method1("warning", ("%d lines were left out: too many at once", left_out))?;
     }
+    logger.call_method1("log", (python_level(line.level), "%s", &line.text)).map(drop)
 }
 
 struct ToPython;
@@ -147,13 +152,14 @@ impl<S: Subscriber> Layer<S> for ToPython {
     }
 
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        let mut line = Line::default();
-        event.record(&mut line);
+        let mut words = Words::default();
+        event.record(&mut words);
         let metadata = event.metadata();
-        let text = line.message + &line.fields;
-        let entry = Entry::Line { level: *metadata.level(), target: metadata.target(), text };
+        let line = Line { level: *metadata.level(), target: metadata.target(), text: words.message + &words.fields };
         let sent = match &*QUEUE.read() {
-            Some((of, sender)) if *of == std::process::id() => sender.try_send(entry).is_ok(),
+            Some(Queue { process, lines: Some(lines), .. }) if *process == std::process::id() => {
+                lines.try_send(line).is_ok()
+            }
             _ => false,
         };
         if !sent {
@@ -164,12 +170,12 @@ impl<S: Subscriber> Layer<S> for ToPython {
 
 /// The message and the fields of an event as text.
 #[derive(Default)]
-struct Line {
+struct Words {
     message: String,
     fields: String,
 }
 
-impl Visit for Line {
+impl Visit for Words {
     fn record_str(&mut self, field: &Field, value: &str) {
         match field.name() {
             "message" => self.message.push_str(value),

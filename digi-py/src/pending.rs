@@ -57,6 +57,13 @@ impl Alarm {
         std::mem::replace(&mut *self.0.lock(), bell)
     }
 
+    /// Nobody is to be woken any more. Who still waits is woken now, and finds that somebody else took over.
+    fn hand_over(&self) {
+        if let Bell::Task(hub, future) = self.set(Bell::Quiet) {
+            hub.push(Errand::Wake(future));
+        }
+    }
+
     /// Has the future completed by the hub when the alarm rings; false if it has rung already.
     fn wake_later(&self, hub: Arc<Hub>, future: Py<PyAny>) -> bool {
         let mut bell = self.0.lock();
@@ -83,17 +90,30 @@ impl Pending {
         T: Send + 'static,
         M: FnOnce(Python<'_>, T) -> PyResult<Py<PyAny>> + Send + 'static,
     {
-        let alarm = Arc::new(Alarm::default());
+        let pending = Self::lazy(work, make);
+        let waker = Waker::from(pending.alarm.clone());
+        let polled = match pending.take() {
+            State::Working(mut work) => match work.as_mut().poll(&mut Context::from_waker(&waker)) {
+                Poll::Ready(result) => State::Ready(result),
+                Poll::Pending => State::Working(work),
+            },
+            state => state,
+        };
+        pending.put(polled);
+        pending
+    }
+
+    /// Begins only when somebody waits: for work whose result must not be taken by nobody.
+    pub(crate) fn lazy<T, M>(work: impl Future<Output = Result<T, Failure>> + Send + 'static, make: M) -> Self
+    where
+        T: Send + 'static,
+        M: FnOnce(Python<'_>, T) -> PyResult<Py<PyAny>> + Send + 'static,
+    {
         let work = async move {
             let result = work.await?;
             Ok(Box::new(move |py: Python<'_>| make(py, result)) as Make)
         };
-        let mut work: Work = Box::pin(work);
-        let state = match work.as_mut().poll(&mut Context::from_waker(&Waker::from(alarm.clone()))) {
-            Poll::Ready(result) => State::Ready(result),
-            Poll::Pending => State::Working(work),
-        };
-        Self { state: Mutex::new(state), alarm }
+        Self { state: Mutex::new(State::Working(Box::pin(work))), alarm: Arc::default() }
     }
 
     /// Something that is done already.
@@ -114,26 +134,33 @@ impl Pending {
     fn step(&self, py: Python<'_>, mut work: Work) -> PyResult<Py<PyAny>> {
         let waker = Waker::from(self.alarm.clone());
         loop {
-            self.alarm.set(Bell::Quiet);
+            self.alarm.hand_over();
             if let Poll::Ready(result) = work.as_mut().poll(&mut Context::from_waker(&waker)) {
                 return Err(stop(result?(py)?));
             }
-            let here = match hub::current(py) {
-                Ok(here) => here,
+            match self.suspend(py) {
+                Ok(Some((waiting, future))) => {
+                    self.put(State::Waiting(work, waiting));
+                    return Ok(future);
+                }
+                // The alarm has rung in the meantime.
+                Ok(None) => {}
                 Err(error) => {
                     self.put(State::Working(work));
                     return Err(error);
                 }
-            };
-            let future = here.event_loop.call_method0(intern!(py, "create_future"))?;
-            if !self.alarm.wake_later(here.hub, future.clone().unbind()) {
-                continue;
             }
-            let waiting = future.call_method0(intern!(py, "__await__"))?;
-            let yielded = waiting.call_method0(intern!(py, "__next__"))?;
-            self.put(State::Waiting(work, waiting.unbind()));
-            return Ok(yielded.unbind());
         }
+    }
+
+    /// An asyncio future that the alarm completes: its iterator, and what that gives for the loop to wait for.
+    fn suspend(&self, py: Python<'_>) -> PyResult<Option<(Py<PyAny>, Py<PyAny>)>> {
+        let here = hub::current(py)?;
+        let future = here.event_loop.call_method0(intern!(py, "create_future"))?;
+        let waiting = future.call_method0(intern!(py, "__await__"))?;
+        let yielded = waiting.call_method0(intern!(py, "__next__"))?;
+        let will_ring = self.alarm.wake_later(here.hub, future.unbind());
+        Ok(will_ring.then(|| (waiting.unbind(), yielded.unbind())))
     }
 
     /// Waits without an event loop.
@@ -144,12 +171,14 @@ impl Pending {
             ));
         }
         let runtime = runtime::handle()?;
-        let until = timeout.map(|timeout| Instant::now() + timeout);
+        // Beyond what the clock can tell is for ever.
+        let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let mut work = match self.take() {
             State::Working(work) | State::Waiting(work, _) => work,
             State::Ready(result) => return result?(py),
             State::Taken => return Err(taken()),
         };
+        self.alarm.hand_over();
         loop {
             let left = until.map_or(SIGNALS, |until| until.saturating_duration_since(Instant::now()).min(SIGNALS));
             let waited = py.detach(|| runtime.block_on(async { tokio::time::timeout(left, &mut work).await }));
@@ -164,6 +193,13 @@ impl Pending {
                 return Err(PyTimeoutError::new_err("not done in that time; it goes on"));
             }
         }
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        // Whoever is to ring keeps the alarm, and with it what it would wake: a future, its loop.
+        drop(self.alarm.set(Bell::Quiet));
     }
 }
 
@@ -212,6 +248,7 @@ impl Pending {
 
     #[pyo3(signature = (timeout=None))]
     fn result(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Py<PyAny>> {
+        let timeout = timeout.filter(|seconds| *seconds != f64::INFINITY);
         let timeout = timeout.map(Duration::try_from_secs_f64).transpose();
         let timeout = timeout.map_err(|_| PyValueError::new_err("timeout: a number of seconds, 0 or more, or None"))?;
         self.wait(py, timeout)

@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use digi_core::UserKey;
@@ -12,6 +14,7 @@ use http::request::Parts;
 use parking_lot::Mutex;
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyCFunction, PyDict};
 use tokio::sync::{Semaphore, oneshot};
 use tracing::warn;
@@ -199,6 +202,7 @@ impl PythonLogin {
             })?;
             Some((here.hub, Arc::new(here.event_loop.unbind())))
         } else {
+            register_end(py)?;
             None
         };
         Ok(Self { function: Arc::new(function.unbind()), event_loop, threads: Arc::new(Semaphore::new(THREADS)) })
@@ -223,11 +227,54 @@ impl Authenticator for PythonLogin {
 
 type Answer = Result<Result<Identity, AuthError>, String>;
 
+/// Plain functions that run now, in all servers, and whether the interpreter is about to end.
+static RUNNING: AtomicUsize = AtomicUsize::new(0);
+static ENDING: AtomicBool = AtomicBool::new(false);
+/// How long the end of the interpreter waits for them: a thread that comes back to an interpreter that is gone takes the
+/// process with it.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// One of them.
+struct Asking;
+
+impl Asking {
+    fn begin() -> Option<Self> {
+        RUNNING.fetch_add(1, Ordering::SeqCst);
+        let asking = Self;
+        (!ENDING.load(Ordering::SeqCst)).then_some(asking)
+    }
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        RUNNING.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// What the interpreter calls before it ends.
+fn end() {
+    ENDING.store(true, Ordering::SeqCst);
+    let deadline = Instant::now() + PATIENCE;
+    while RUNNING.load(Ordering::SeqCst) > 0 && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn register_end(py: Python<'_>) -> PyResult<()> {
+    static REGISTERED: PyOnceLock<()> = PyOnceLock::new();
+    REGISTERED.get_or_try_init(py, || {
+        let at_exit = PyCFunction::new_closure(py, None, None, |args, _| args.py().detach(end))?;
+        py.import("atexit")?.call_method1("register", (at_exit,)).map(drop)
+    })?;
+    Ok(())
+}
+
 async fn in_thread(threads: &Arc<Semaphore>, function: Arc<Py<PyAny>>, handshake: Handshake) -> Answer {
     // It is never closed.
     let Ok(permit) = threads.clone().acquire_owned().await else { return Err("no thread".to_owned()) };
     let asked = tokio::task::spawn_blocking(move || {
         let _permit = permit;
+        let _asking = Asking::begin()?;
         Python::try_attach(|py| {
             let answer = function.bind(py).call1((handshake,)).and_then(|answer| identity(&answer));
             answer.map_err(|error| error.to_string())

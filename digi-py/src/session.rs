@@ -62,7 +62,7 @@ impl Session {
                 }),
             }
         });
-        Ok(Pending::new(work, |py, frames| Ok(texts(py, &frames)?.into_any().unbind())))
+        Ok(Pending::lazy(work, |py, frames| Ok(texts(py, &frames)?.into_any().unbind())))
     }
 }
 

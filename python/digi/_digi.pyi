@@ -49,7 +49,8 @@ class Pending(Generic[_T_co]):
 
     It has begun when you get it. Await it once. A cancelled await gives up waiting and nothing else: a message that
     was posted is stored all the same, frames stay for the next call, and a session that nobody got is closed. What is
-    under way at the same time may be done in any order: where the order matters, await one before you call the next.
+    under way at the same time may be done in any order: where the order matters, await one before you call the next. It is an awaitable, not a coroutine: where asyncio asks
+    for a task, `asyncio.ensure_future(pending)` makes one.
     """
 
     def __class_getitem__(cls, key: Any) -> GenericAlias: ...
@@ -151,6 +152,10 @@ class Engine:
     @property
     def is_open(self) -> bool:
         """Whether it takes calls."""
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether `close` was called. It cannot be opened again."""
 
     def connect(
         self,

@@ -41,6 +41,7 @@ AUTH_TIMEOUT = 5.0
 #: Seconds that a client may take nothing of what is sent to it, before it is cut off (within twice that time).
 WRITE_TIMEOUT = 20.0
 
+_RESTART = (1012, "restart")
 _UNAVAILABLE = (4001, "unavailable")
 _UNAUTHENTICATED = (4503, "unauthenticated")
 
@@ -48,7 +49,7 @@ _UNAUTHENTICATED = (4503, "unauthenticated")
 class Chat:
     """An ASGI application for the chat's WebSockets.
 
-    `engine` is an `Engine` that this opens and closes, or a function that gives one. `authenticate` is awaited once per
+    `engine` is an `Engine` that this opens and closes, or a function that gives one, the same each time. `authenticate` is awaited once per
     connection, concurrently, with the ASGI scope. `route` is what precedes the token in the path. `origins` lists the
     pages that may connect (default: those of the host that the request is for). `other` gets all other requests;
     without it they are refused.
@@ -127,8 +128,8 @@ class Chat:
             return
         after = parse_qs(scope.get("query_string", b"").decode("latin-1")).get("after")
         client = scope.get("client")
-        engine = self.engine
         try:
+            engine = self.engine
             if not engine.is_open:
                 await engine.open()
             session = await engine.connect(
@@ -140,12 +141,16 @@ class Chat:
                 remote=f"{client[0]}:{client[1]}" if client else None,
             )
         except ConnectionRefusedByDigi as refusal:
-            await send({"type": "websocket.close", "code": refusal.number, "reason": refusal.code})
-            return
+            code = (refusal.number, refusal.code)
         except ClosedError:
-            await send({"type": "websocket.close", "code": 1012, "reason": "restart"})
+            code = _RESTART
+        except Exception:
+            logger.exception("the engine could not take a connection")
+            code = _UNAVAILABLE
+        else:
+            await _Connection(session, receive, send).serve()
             return
-        await _Connection(session, receive, send).serve()
+        await send({"type": "websocket.close", "code": code[0], "reason": code[1]})
 
     async def _user(self, scope: Scope) -> _User | tuple[int, str]:
         """Who it is, or the close code and its reason."""
@@ -186,23 +191,27 @@ class _Connection:
         self._owner = asyncio.current_task()
         #: Counts the batches that were sent; odd while one is on its way.
         self._sent = 0
-        self._stalled = False
+        #: Why it is cut off.
+        self._failure: str | None = None
 
     async def serve(self) -> None:
         """Goes on until the client or the session is gone."""
         writer = asyncio.ensure_future(self._write())
+        writer.add_done_callback(self._written)
         self._watch = self._loop.call_later(WRITE_TIMEOUT, self._look, self._sent)
         try:
-            await self._read()
-        except ClosedError:
-            # The writer says why; the client's answer to that is of no use.
-            await writer
+            try:
+                await self._read()
+            except ClosedError:
+                # The writer says why; the client's answer to that is of no use.
+                await writer
         except asyncio.CancelledError:
-            if not self._stalled:
+            if self._failure is None:
                 raise
-            logger.info("a client took nothing for %s s", WRITE_TIMEOUT)
+            logger.info("a client is cut off: %s", self._failure)
         finally:
             self._watch.cancel()
+            writer.remove_done_callback(self._written)
             self.session.close()
             writer.cancel()
             await asyncio.gather(writer, return_exceptions=True)
@@ -229,11 +238,20 @@ class _Connection:
             # The client is gone, which the reader is told, too.
             return
 
+    def _written(self, writer: asyncio.Task[None]) -> None:
+        """Nobody would hear anything any more."""
+        if not writer.cancelled() and (error := writer.exception()) is not None:
+            self._cut_off(f"{type(error).__name__}: {error}")
+
+    def _cut_off(self, failure: str) -> None:
+        if self._failure is None and self._owner is not None:
+            self._failure = failure
+            self._owner.cancel()
+
     def _look(self, before: int) -> None:
         """Ends a connection on which one batch was on its way all the time since the last look."""
-        if self._sent == before and before % 2 == 1 and self._owner is not None:
-            self._stalled = True
-            self._owner.cancel()
+        if self._sent == before and before % 2 == 1:
+            self._cut_off(f"it took nothing for {WRITE_TIMEOUT:g} s")
         else:
             self._watch = self._loop.call_later(WRITE_TIMEOUT, self._look, self._sent)
 

@@ -14,4 +14,4 @@ Role: TypeAlias = Literal["member", "moderator"]
 Member: TypeAlias = tuple[str, str, Role]
 
 #: What an authenticator says of a connection: nobody, the user's key, or the key and the name that others see.
-Identity: TypeAlias = "tuple[str, str] | str | None"
+Identity: TypeAlias = tuple[str, str] | str | None

@@ -1,11 +1,13 @@
 """Cancellation, threads, several event loops, loops that close, forks: whoever waits, nothing hangs or gets lost."""
 
 import asyncio
+import contextlib
 import gc
 import os
 import resource
 import signal
 import threading
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -276,3 +278,92 @@ def memory() -> int:
     """Bytes of memory that the process holds."""
     gc.collect()
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def test_a_read_that_was_never_begun_takes_nothing() -> None:
+    async def main() -> None:
+        async with opened() as (engine, token, room):
+            session = await connect(engine, token)
+            await engine.post(room, "2", "bob", "hello")
+            task = asyncio.ensure_future(session.frames())
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(session.frames(), 0)
+            with pytest.raises(RuntimeError, match="await"):
+                next(session)
+            assert "hello" in (await session.frames())[0]
+
+    run(main())
+
+
+def test_of_two_who_wait_for_the_same_one_is_told() -> None:
+    async def main() -> None:
+        async with opened() as (engine, token, room):
+            session = await connect(engine, token)
+            frames = session.frames()
+            both = [asyncio.ensure_future(frames), asyncio.ensure_future(frames)]
+            await asyncio.sleep(0)
+            await engine.post(room, "2", "bob", "hello")
+            got = await asyncio.wait_for(asyncio.gather(*both, return_exceptions=True), TIMEOUT)
+            assert sorted(type(answer).__name__ for answer in got) == ["RuntimeError", "list"]
+
+            frames = session.frames()
+            waiting = asyncio.ensure_future(frames)
+            await asyncio.sleep(0)
+            with pytest.raises(TimeoutError):
+                await asyncio.to_thread(frames.result, 0.01)
+            with pytest.raises(RuntimeError, match="elsewhere"):
+                await asyncio.wait_for(waiting, TIMEOUT)
+
+    run(main())
+
+
+def test_an_engine_closed_while_it_opens_ends() -> None:
+    async def main() -> None:
+        for _ in range(20):
+            engine = new_engine()
+            opening, closing = engine.open(), engine.close()
+            await asyncio.wait_for(closing, TIMEOUT)
+            with contextlib.suppress(digi.ClosedError):
+                await opening
+            assert engine.is_closed
+            with pytest.raises(digi.ClosedError):
+                await engine.create_room(MEMBERS)
+
+    run(main())
+
+
+def test_loops_that_end_leave_nothing_behind() -> None:
+    with new_engine() as engine:
+        room = engine.create_room(MEMBERS).result()
+        token = engine.cipher.seal("room", room)
+
+        async def leave() -> tuple[digi.Session, "weakref.ref[asyncio.AbstractEventLoop]"]:
+            session = await connect(engine, token)
+            task = asyncio.ensure_future(session.frames())
+            await asyncio.sleep(0)
+            task.cancel()
+            return session, weakref.ref(asyncio.get_running_loop())
+
+        before = len(os.listdir("/proc/self/fd"))
+        loops = []
+        for _ in range(20):
+            session, loop = asyncio.run(leave())
+            engine.post(room, "2", "bob", "to nobody").result()
+            del session
+            loops.append(loop)
+        # The thread remembers the loop that it ran last.
+        run(connect(engine, token))
+        gc.collect()
+        assert [loop() for loop in loops] == [None] * 20
+        assert len(os.listdir("/proc/self/fd")) <= before + 4
+
+
+def test_long_waits_are_no_panic() -> None:
+    with new_engine() as engine:
+        room = engine.create_room(MEMBERS).result()
+        session = engine.connect(engine.cipher.seal("room", room), "1").result()
+        for timeout in (1e19, float("inf")):
+            engine.post(room, "2", "bob", "hello").result()
+            assert session.frames().result(timeout)

@@ -127,7 +127,7 @@ impl RoomMemory {
     pub(super) fn advance(&mut self, head: Head) {
         self.through = head.cursor();
         while let Some(&(pos, key)) = self.adds.front() {
-            if pos.0 + LOG_WINDOW > head.last_seq.0 {
+            if pos.0.saturating_add(LOG_WINDOW) > head.last_seq.0 {
                 break;
             }
             self.adds.pop_front();
@@ -155,7 +155,7 @@ impl RoomMemory {
 
     /// Where a message with that sender and client id may stand, within the window up to `last_seq`.
     pub(super) fn place(&self, key: ClientKey, last_seq: Seq) -> Option<Seq> {
-        self.places.get(&key).copied().filter(|pos| pos.0 + LOG_WINDOW > last_seq.0)
+        self.places.get(&key).copied().filter(|pos| pos.0.saturating_add(LOG_WINDOW) > last_seq.0)
     }
 
     /// The user's role was read or written; none: no member.

@@ -77,6 +77,6 @@ def get_engine() -> Engine:
     """
     process = _process
     with process.lock:
-        if process.engine is None:
+        if process.engine is None or process.engine.is_closed:
             process.engine = make_engine()
         return process.engine

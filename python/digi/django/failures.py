@@ -16,7 +16,7 @@ from digi.errors import (
 
 #: PostgreSQL's class 53100; MySQL's and MariaDB's numbers; SQL Server's.
 _FULL_STATES = frozenset({"53100"})
-_FULL_NUMBERS = frozenset({28, 1021, 1105, 1114, 9002})
+_FULL_NUMBERS = frozenset({28, 1021, 1114, 9002})
 _FULL_TEXTS = ("database or disk is full",)
 #: A deadlock or a conflict of snapshots, in which this transaction was the one that was given up.
 _GAVE_WAY_STATES = frozenset({"40001", "40P01"})
@@ -42,7 +42,7 @@ def as_store_error(connection: BaseDatabaseWrapper, error: Exception, committing
     Texts of rejected rows stay out of it: databases quote what was to be stored.
     """
     text = _text(error)
-    if isinstance(error, (DataError, IntegrityError, OverflowError)):
+    if isinstance(error, (DataError, IntegrityError, OverflowError, ValueError)):
         return StoreRejectedError(f"{type(error).__name__}: the database {connection.alias!r} does not take this")
     if isinstance(error, ProgrammingError) or text.startswith(("no such table", "no such column")):
         return schema_error(text)

@@ -75,6 +75,8 @@ class OrmStore:
     def __init__(self, using: str = "default") -> None:
         self.using = using
         self._planner = Planner()
+        #: Whether an engine has it, and its calls come in threads of their own.
+        self._is_an_engines = False
 
     def __repr__(self) -> str:
         return f"OrmStore({self.using!r})"
@@ -96,9 +98,9 @@ class OrmStore:
             # What failed is the caller's to roll back, and the connection is the caller's.
             try:
                 return run(connection)
-            except (Error, OverflowError) as error:
+            except (Error, OverflowError, ValueError) as error:
                 raise as_store_error(connection, error) from error
-        if len(connection.queries_log) > LOGGED_QUERIES:
+        if self._is_an_engines and len(connection.queries_log) > LOGGED_QUERIES:
             connection.queries_log.clear()
         for _ in range(TRIES):
             before = connection.connection
@@ -115,7 +117,7 @@ class OrmStore:
     def _once(self, connection: BaseDatabaseWrapper, run: Callable[[BaseDatabaseWrapper], T]) -> T:
         try:
             return run(connection)
-        except (Error, OverflowError, Lost) as error:
+        except (Error, OverflowError, ValueError, Lost) as error:
             if connection.connection is None or not connection.is_usable():
                 # The next call makes one; where Django has noticed by itself, it has done so already.
                 connection.close()
@@ -152,6 +154,7 @@ class OrmStore:
 
     def migrate(self) -> None:
         """Nothing is made here, only looked whether `manage.py migrate` was run."""
+        self._is_an_engines = True
         connection = self._connection
         if not connection.settings_dict["AUTOCOMMIT"]:
             raise ConfigError(
