@@ -1,12 +1,10 @@
 //! `digi.TokenCipher`.
 
-use std::collections::BTreeMap;
-
 use digi_core::Code;
 use digi_core::token::{Emit, Keyring, Kind};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyString};
+use pyo3::types::{PyBytes, PyMapping, PyString};
 
 use crate::errors::Failure;
 
@@ -52,7 +50,7 @@ impl TokenCipher {
     )]
     fn new(
         secret: Option<Secret>,
-        keys: Option<BTreeMap<u8, Secret>>,
+        keys: Option<&Bound<'_, PyMapping>>,
         seal_with: Option<u8>,
         django: Vec<String>,
         legacy_fernet: Vec<String>,
@@ -60,13 +58,17 @@ impl TokenCipher {
         emit: &str,
     ) -> PyResult<Self> {
         let mut builder = Keyring::builder();
+        let keys = match keys {
+            Some(keys) => keys.items()?.into_any().extract::<Vec<(u8, Secret)>>()?,
+            None => Vec::new(),
+        };
         if let Some(secret) = secret {
-            if keys.as_ref().is_some_and(|keys| keys.contains_key(&0)) {
+            if keys.iter().any(|(id, _)| *id == 0) {
                 return Err(PyValueError::new_err("`secret` is the key with the id 0, and `keys` has one, too"));
             }
             builder = builder.key(0, secret.0);
         }
-        for (id, secret) in keys.unwrap_or_default() {
+        for (id, secret) in keys {
             builder = builder.key(id, secret.0);
         }
         if let Some(id) = seal_with {

@@ -11,7 +11,7 @@ use digi_core::{ClientId, Code, Error, MessageId, RoomId, Seq, UserKey};
 use parking_lot::Mutex;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyString};
+use pyo3::types::{PyMapping, PyString};
 
 use crate::cipher::TokenCipher;
 use crate::errors::Failure;
@@ -153,7 +153,7 @@ impl Engine {
         store: Option<&Bound<'_, PyAny>>,
         layer: String,
         strict: bool,
-        limits: Option<&Bound<'_, PyDict>>,
+        limits: Option<&Bound<'_, PyMapping>>,
     ) -> PyResult<Self> {
         let store = match store {
             None => Store::Url("memory:".to_owned()),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use digi_core::engine::Limits;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::PyMapping;
 
 /// Every name once, with the field that it stands for.
 macro_rules! limits {
@@ -52,9 +52,11 @@ limits! {
 }
 
 /// The bounds with those of a mapping put in.
-pub(crate) fn with(changes: Option<&Bound<'_, PyDict>>) -> PyResult<Limits> {
+pub(crate) fn with(changes: Option<&Bound<'_, PyMapping>>) -> PyResult<Limits> {
     let mut limits = Limits::default();
-    for (name, value) in changes.into_iter().flatten() {
+    let Some(changes) = changes else { return Ok(limits) };
+    for item in changes.items()? {
+        let (name, value) = item.extract::<(Bound<'_, PyAny>, Bound<'_, PyAny>)>()?;
         let name: String = name.extract().map_err(|_| PyTypeError::new_err("limits: names are str"))?;
         let number = value.extract::<u64>();
         let number = number.map_err(|_| PyTypeError::new_err(format!("limits: {name} is an int, 0 or more")))?;

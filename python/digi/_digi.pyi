@@ -47,10 +47,12 @@ _T_co = TypeVar("_T_co", covariant=True)
 class Pending(Generic[_T_co]):
     """Something under way: `await` it, or call `result()` where no event loop runs.
 
-    It has begun when you get it. Await it once. A cancelled await gives up waiting and nothing else: a message that
-    was posted is stored all the same, frames stay for the next call, and a session that nobody got is closed. What is
-    under way at the same time may be done in any order: where the order matters, await one before you call the next. It is an awaitable, not a coroutine: where asyncio asks
-    for a task, `asyncio.ensure_future(pending)` makes one.
+    It has begun when you get it (`frames()` alone begins when it is waited for). Await it once. A cancelled await gives
+    up waiting and nothing else: a message that was posted is stored all the same, frames stay for the next call, and a
+    session that nobody got is closed. What is under way at the same time may be done in any order: where the order
+    matters, await one before you call the next.
+
+    It is an awaitable, not a coroutine: where asyncio asks for a task, `asyncio.ensure_future(pending)` makes one.
     """
 
     def __class_getitem__(cls, key: Any) -> GenericAlias: ...

@@ -49,10 +49,10 @@ _UNAUTHENTICATED = (4503, "unauthenticated")
 class Chat:
     """An ASGI application for the chat's WebSockets.
 
-    `engine` is an `Engine` that this opens and closes, or a function that gives one, the same each time. `authenticate` is awaited once per
-    connection, concurrently, with the ASGI scope. `route` is what precedes the token in the path. `origins` lists the
-    pages that may connect (default: those of the host that the request is for). `other` gets all other requests;
-    without it they are refused.
+    `engine` is an `Engine` that this opens and closes, or a function that gives one, the same each time. `authenticate`
+    is awaited once per connection, concurrently, with the ASGI scope. `route` is what precedes the token in the path.
+    `origins` lists the pages that may connect (default: those of the host that the request is for). `other` gets all
+    other requests; without it they are refused.
     """
 
     def __init__(

@@ -114,6 +114,37 @@ def test_a_client_that_takes_nothing_is_cut_off(
     assert "took nothing" in caplog.text
 
 
+def test_a_server_that_cannot_send_is_left(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        async with new_engine() as engine:
+            server = Server(CONNECT)
+            token = engine.cipher.seal("room", await engine.create_room(MEMBERS))
+
+            async def send(event: Event) -> None:
+                if event["type"] == "websocket.send":
+                    raise LookupError("no transport")
+                await server.send(event)
+
+            await asyncio.wait_for(Chat(engine, alice)(scope(token), server.receive, send), TIMEOUT)
+            assert engine.stats()["sessions"] == 0
+
+    with caplog.at_level(logging.INFO, "digi"):
+        run(main())
+    assert "no transport" in caplog.text
+
+
+def test_a_store_that_is_away_closes_with_4001(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        server = Server(CONNECT)
+        chat = Chat(new_engine("sqlite:/nowhere/at/all/chat.db"), alice)
+        await chat(scope("AAAA"), server.receive, server.send)
+        assert (await server.next())["type"] == "websocket.accept"
+        assert (await server.next())["code"] == 4001
+
+    run(main())
+    assert "/nowhere/at/all" in caplog.text
+
+
 def test_a_server_that_cancels_is_obeyed() -> None:
     async def main() -> None:
         async with new_engine() as engine:

@@ -1,6 +1,7 @@
 """Whatever is put into a call, a clear exception comes out, and the engine goes on."""
 
 import pickle
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -79,6 +80,7 @@ def test_limits_are_in_force() -> None:
 
     run(main())
     assert digi.Engine.LIMITS["body_bytes"] == 16 * 1024
+    digi.Engine(SECRET, limits=MappingProxyType({"body_bytes": 5}))
 
 
 def test_ciphers() -> None:
@@ -89,7 +91,7 @@ def test_ciphers() -> None:
         with pytest.raises(digi.InputError) as error:
             cipher.open(kind, text)  # type: ignore[arg-type]
         assert error.value.code == "bad_token"
-    rotated = digi.TokenCipher(keys={0: SECRET, 2: SECRET[::-1]}, seal_with=2)
+    rotated = digi.TokenCipher(keys=MappingProxyType({0: SECRET, 2: SECRET[::-1]}), seal_with=2)
     assert rotated.open("room", token) == 42
     assert rotated.seal("room", 42) != token
     before, after = digi.TokenCipher(django=[SECRET]), digi.TokenCipher(django=[SECRET[::-1], SECRET])

@@ -346,7 +346,7 @@ def test_loops_that_end_leave_nothing_behind() -> None:
             task.cancel()
             return session, weakref.ref(asyncio.get_running_loop())
 
-        before = len(os.listdir("/proc/self/fd"))
+        before = len(list(Path("/proc/self/fd").iterdir()))
         loops = []
         for _ in range(20):
             session, loop = asyncio.run(leave())
@@ -357,7 +357,7 @@ def test_loops_that_end_leave_nothing_behind() -> None:
         run(connect(engine, token))
         gc.collect()
         assert [loop() for loop in loops] == [None] * 20
-        assert len(os.listdir("/proc/self/fd")) <= before + 4
+        assert len(list(Path("/proc/self/fd").iterdir())) <= before + 4
 
 
 def test_long_waits_are_no_panic() -> None:
