@@ -9,6 +9,7 @@ import threading
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -88,6 +89,16 @@ class Process:
             self.kill()
             pytest.fail(f"the server did not start:\n{self.output}")
         return line
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Runs for a test. Its output is shown when that fails."""
+        try:
+            self.start()
+            yield
+        finally:
+            self.close()
+            print(self.output)
 
     def kill(self) -> None:
         """`kill -9`: whatever it had in hand is gone."""
@@ -172,12 +183,8 @@ def server_binary() -> Path:
 def server(server_binary: Path, tmp_path: Path) -> Iterator[Server]:
     """A running server of this test's own. Its output is shown when the test fails."""
     server = Server(server_binary, tmp_path / "data")
-    try:
-        server.start()
+    with server.running():
         yield server
-    finally:
-        server.close()
-        print(server.output)
 
 
 @pytest.fixture

@@ -14,12 +14,8 @@ from chat_client import TIMEOUT, connected, live
 @pytest.fixture(params=SERVERS)
 def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[AsgiServer]:
     server = AsgiServer(request.param, tmp_path / "data")
-    try:
-        server.start()
+    with server.running():
         yield server
-    finally:
-        server.close()
-        print(server.output)
 
 
 def test_two_clients_chat_and_resume(server: AsgiServer) -> None:

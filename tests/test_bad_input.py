@@ -17,12 +17,8 @@ from conftest import Server
 @pytest.fixture(scope="module")
 def server(server_binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server = Server(server_binary, tmp_path_factory.mktemp("bad-input") / "data")
-    try:
-        server.start()
+    with server.running():
         yield server
-    finally:
-        server.close()
-        print(server.output)
 
 
 @pytest.fixture(scope="module")

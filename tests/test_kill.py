@@ -137,12 +137,8 @@ def killable(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Process
         server: Process = Server(request.getfixturevalue("server_binary"), data)
     else:
         server = AsgiServer("uvicorn", data, request.param)
-    try:
-        server.start()
+    with server.running():
         yield server
-    finally:
-        server.close()
-        print(server.output)
 
 
 @pytest.mark.timeout(180)
