@@ -30,12 +30,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def site(prepared: Path, tmp_path: Path) -> Iterator[Site]:
     site = Site(prepared, tmp_path / "data")
-    try:
-        site.start()
+    with site.running():
         yield site
-    finally:
-        site.close()
-        print(site.output)
 
 
 @pytest.fixture
