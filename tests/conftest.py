@@ -23,6 +23,11 @@ START_TIMEOUT = 30
 STOP_TIMEOUT = 30
 
 
+# Whoever runs the tests in the background may have SIGINT ignored, and every process that they start would inherit it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 class Door(NamedTuple):
     """How a user gets into the demo's room."""
 

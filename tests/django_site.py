@@ -26,7 +26,8 @@ def manage(data: Path, *arguments: str) -> None:
 
 
 def environment(data: Path) -> dict[str, str]:
-    return {**os.environ, "DIGI_DATA": str(data), "PYTHONUNBUFFERED": "1"}
+    settings = "website.settings"
+    return {**os.environ, "DJANGO_SETTINGS_MODULE": settings, "DIGI_DATA": str(data), "PYTHONUNBUFFERED": "1"}
 
 
 class Site(Process):

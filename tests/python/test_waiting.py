@@ -39,7 +39,6 @@ def test_cancelled_at_every_step_nothing_breaks(after: int) -> None:
                 lambda: engine.add_member(room, "3", "carol"),
                 lambda: engine.remove_member(room, "3"),
                 lambda: engine.history(room),
-                lambda: engine.restored(),
                 lambda: session.receive('{"message": "received"}'),
                 lambda: engine.open(),
             ]
