@@ -57,9 +57,7 @@ impl Inner {
             }
         }
     }
-}
 
-impl Inner {
     /// Opens the engine, unless it is open.
     async fn open(&self, store: Option<Py<PyAny>>) -> Result<(), Failure> {
         let _opening = self.opening.lock().await;
