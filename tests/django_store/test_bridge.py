@@ -154,13 +154,20 @@ def test_a_forked_child_does_not_hang() -> None:
     engine.close().result()
 
 
-@pytest.mark.parametrize("ending", ["", "engine.close().result()", "sys.exit(0)", "del engine"])
+#: The engine and its store are gone, and the store's threads, which take their time, are still on their way out.
+ALL_GONE = "engine.close().result(); del engine, pending, store"
+
+
+@pytest.mark.parametrize("ending", ["", "engine.close().result()", "sys.exit(0)", "del engine", ALL_GONE])
 def test_the_interpreter_ends_in_order(ending: str) -> None:
     script = f"""
 import sys
+import time
 import digi
 from django_store.toy import ToyStore
-engine = digi.Engine({SECRET!r}, ToyStore()).open().result()
+store = ToyStore()
+store.release = lambda: time.sleep(0.3)
+engine = digi.Engine({SECRET!r}, store).open().result()
 room = engine.create_room([("7", "alice", "member")]).result()
 pending = [engine.post(room, "7", "alice", str(n)) for n in range(100)]
 print(max(post.result().seq for post in pending))

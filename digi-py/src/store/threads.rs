@@ -4,6 +4,7 @@
 //! What is asked waits in bounded queues; whoever brings more waits. A thread keeps its Python state while it waits,
 //! and with it what libraries keep per thread.
 
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver as Ended, RecvTimeoutError, Sender as Alive, channel};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -44,6 +45,35 @@ pub(super) struct Threads {
 /// All that there are, for the end of the interpreter.
 static ALL: Mutex<Vec<Weak<Threads>>> = Mutex::new(Vec::new());
 
+/// The threads that have not ended, those of dropped stores too, and the process in which they run.
+static ALIVE: AtomicUsize = AtomicUsize::new(0);
+static PROCESS: AtomicU32 = AtomicU32::new(0);
+
+/// One of them. It has left Python when this is dropped.
+struct Living;
+
+impl Living {
+    fn begin() -> Self {
+        let process = std::process::id();
+        if PROCESS.swap(process, Ordering::SeqCst) != process {
+            // The parent's are not here.
+            ALIVE.store(0, Ordering::SeqCst);
+        }
+        ALIVE.fetch_add(1, Ordering::SeqCst);
+        Self
+    }
+
+    fn are_gone() -> bool {
+        PROCESS.load(Ordering::SeqCst) != std::process::id() || ALIVE.load(Ordering::SeqCst) == 0
+    }
+}
+
+impl Drop for Living {
+    fn drop(&mut self) {
+        ALIVE.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 impl Threads {
     pub(super) fn start(object: Py<PyAny>) -> PyResult<Arc<Self>> {
         let object = Arc::new(object);
@@ -52,7 +82,7 @@ impl Threads {
             let (queue, jobs) = mpsc::channel(QUEUE);
             let jobs: Jobs = Arc::new(Mutex::new(jobs));
             for _ in 0..count {
-                let (object, jobs, alive) = (object.clone(), jobs.clone(), alive.clone());
+                let (object, jobs, alive) = (object.clone(), jobs.clone(), (alive.clone(), Living::begin()));
                 std::thread::Builder::new().name(name.into()).spawn(move || serve(object, &jobs, alive))?;
             }
             Ok(queue)
@@ -102,7 +132,7 @@ impl Threads {
 }
 
 /// The life of a thread; `_alive` tells its end.
-fn serve(object: Arc<Py<PyAny>>, jobs: &Jobs, _alive: Alive<()>) {
+fn serve(object: Arc<Py<PyAny>>, jobs: &Jobs, _alive: (Alive<()>, Living)) {
     let served = Python::try_attach(|py| {
         let store = object.bind(py);
         while let Some(job) = py.detach(|| jobs.lock().blocking_recv()) {
@@ -156,6 +186,11 @@ fn end_all(py: Python<'_>) {
             if !threads.end(deadline) {
                 tracing::warn!("a store is still busy while the interpreter shuts down");
             }
+        }
+        // Those of stores that were dropped just before are on their way out: a thread that comes back to an interpreter
+        // that is gone takes the process with it.
+        while !Living::are_gone() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
         }
     });
 }
