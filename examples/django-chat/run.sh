@@ -7,7 +7,7 @@ listen=${DIGI_LISTEN:-127.0.0.1:8000}
 port=${listen##*:}
 
 python manage.py migrate --verbosity 0
-python manage.py digi demo --force
+python manage.py digi demo --force >/dev/null
 cat <<TEXT
 
   alice   http://127.0.0.1:$port/   password digi-demo
