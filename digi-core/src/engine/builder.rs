@@ -160,7 +160,7 @@ impl EngineBuilder {
             policy: self.policy,
             ..Rules::new(Encoder::new(keys))
         };
-        let (writer, queue) = WriterHandle::new(self.limits.queued);
+        let (writer, queues) = WriterHandle::new(self.limits.queued, store.lanes());
         let (subscriptions, wanted) = tokio::sync::mpsc::unbounded_channel();
         let limits = self.limits;
         let (outgoing, published) = tokio::sync::mpsc::channel(tasks::OUTGOING);
@@ -175,9 +175,12 @@ impl EngineBuilder {
             runtime,
         };
         let core = Arc::new(Core::new(parts));
-        let node = getrandom::u64().map_err(|error| Code::Config.with(format!("no random numbers: {error}")))?;
         let weak = || Arc::downgrade(&core);
-        core.spawn(writer::run(weak(), queue, BatchIds::new(node), limits.batch.max(1)));
+        for queue in queues {
+            // Each lane under a number of its own, so that under one number a batch never comes beside another.
+            let node = getrandom::u64().map_err(|error| Code::Config.with(format!("no random numbers: {error}")))?;
+            core.spawn(writer::run(weak(), queue, BatchIds::new(node), limits.batch.max(1)));
+        }
         core.spawn(tasks::timers(weak()));
         core.spawn(tasks::layer(weak()));
         core.spawn(tasks::publish(layer, published));

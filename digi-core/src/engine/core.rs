@@ -340,7 +340,7 @@ impl Core {
             Output::Join { ticket, room, answer } => self.join(session, ticket, room, answer),
             Output::Accept => session.accept(),
             Output::Submit { ticket, command } => {
-                self.writer.submit(Job { command, asker: Asker::Session(session.clone(), ticket) });
+                self.writer.submit(Job::new(command, Asker::Session(session.clone(), ticket)));
             }
             Output::LoadChanges { ticket, room, after, limit } => {
                 let (core, session, seen) = (self.clone(), session.clone(), self.seen(room).unwrap_or_default());

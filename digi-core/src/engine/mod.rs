@@ -127,7 +127,7 @@ impl Engine {
             return Err(Code::EngineClosed.into());
         }
         let (answer, outcome) = oneshot::channel();
-        core.writer.submit(Job { command, asker: Asker::Host(answer) });
+        core.writer.submit(Job::new(command, Asker::Host(answer)));
         drop(taking);
         match outcome.await {
             Ok(Outcome::Refused(code)) => Err(code.into()),

@@ -129,6 +129,10 @@ pub(super) async fn compare(core: Weak<Core>) {
         let look = if marker.is_some() && has_rooms { MARKER } else { pause.min(Duration::from_secs(1)) };
         drop(here);
         let asked = tokio::time::timeout(look, wanted.notified()).await.is_ok();
+        if asked {
+            // However often the store comes and goes.
+            tokio::time::sleep_until(since_compare + MARKER).await;
+        }
         let Some(here) = core.upgrade() else { return };
         if !has_rooms && !asked {
             continue;

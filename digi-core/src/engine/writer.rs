@@ -1,6 +1,7 @@
 //! The writer: commits whatever gathered while the last transaction ran, then tells everybody.
 //!
-//! Two tasks, so that a batch is handed out while the next one is being committed.
+//! It works in as many lanes as the store has, and a room always in the same one. A lane has two tasks, so that a batch
+//! is handed out while the next one is being committed.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::Instant;
 
 use super::core::{Core, Wakes};
 use super::session::SessionCore;
@@ -16,10 +18,10 @@ use super::stats::add;
 use crate::consumer::Ticket;
 use crate::error::Code;
 use crate::event::{Envelope, Event, EventKind};
-use crate::id::RoomId;
-use crate::store::StoreError;
-use crate::store::attempt::{Attempt, BatchIds, Step};
+use crate::id::{Millis, RoomId};
+use crate::store::attempt::{Attempt, BatchIds, PATIENCE, Step};
 use crate::store::model::{Batch, Command, Outcome};
+use crate::store::{StoreError, lane_of};
 
 /// A batch's frames for one room are handed out in parts of that fraction of an outbox, so that who reads as fast as
 /// it is given frames is never too slow, however much a batch brings.
@@ -35,15 +37,23 @@ pub(super) enum Asker {
 }
 
 pub(super) struct Job {
-    pub(super) command: Command,
-    pub(super) asker: Asker,
+    command: Command,
+    asker: Asker,
+    since: Instant,
 }
 
-/// The queue in front of the writer.
+impl Job {
+    pub(super) fn new(command: Command, asker: Asker) -> Self {
+        Self { command, asker, since: Instant::now() }
+    }
+}
+
+/// The queues in front of the writer.
 pub(super) struct WriterHandle {
-    queue: mpsc::UnboundedSender<Job>,
-    /// Bounds the queue: sessions wait for space before they take a frame in, so that it exceeds `most` by one
-    /// command per session at the utmost.
+    /// One per lane.
+    queues: Vec<mpsc::UnboundedSender<Job>>,
+    /// Bounds the queues together: sessions wait for space before they take a frame in, so that it exceeds `most` by
+    /// one command per session at the utmost.
     waiting: AtomicUsize,
     most: usize,
     space: Notify,
@@ -61,21 +71,21 @@ impl Drop for Hold<'_> {
     }
 }
 
-/// The other end.
+/// The other end of a lane's queue.
 pub(super) struct WriterQueue(mpsc::UnboundedReceiver<Job>);
 
 impl WriterHandle {
-    pub(super) fn new(most: usize) -> (Self, WriterQueue) {
-        let (queue, jobs) = mpsc::unbounded_channel();
+    pub(super) fn new(most: usize, lanes: usize) -> (Self, Vec<WriterQueue>) {
+        let (queues, ends) = (0..lanes.max(1)).map(|_| mpsc::unbounded_channel()).unzip();
         let handle = Self {
-            queue,
+            queues,
             waiting: AtomicUsize::new(0),
             most: most.max(1),
             space: Notify::new(),
             unfinished: AtomicUsize::new(0),
             finished: Notify::new(),
         };
-        (handle, WriterQueue(jobs))
+        (handle, Vec::into_iter(ends).map(WriterQueue).collect())
     }
 
     pub(super) fn waiting(&self) -> usize {
@@ -102,8 +112,9 @@ impl WriterHandle {
     pub(super) fn submit(&self, job: Job) {
         self.waiting.fetch_add(1, Ordering::Relaxed);
         self.unfinished.fetch_add(1, Ordering::SeqCst);
-        // The queue ends with the engine, and then nobody can submit.
-        let _ = self.queue.send(job);
+        let lane = lane_of(job.command.room, self.queues.len());
+        // The queues end with the engine, and then nobody can submit.
+        let _ = self.queues[lane].send(job);
     }
 
     fn taken(&self, jobs: usize) {
@@ -137,18 +148,19 @@ struct Done {
     outcomes: Vec<Outcome>,
 }
 
-/// Runs until the engine is gone.
+/// One lane; runs until the engine is gone.
 pub(super) async fn run(core: Weak<Core>, WriterQueue(mut queue): WriterQueue, mut ids: BatchIds, most: usize) {
     let (done, batches) = mpsc::channel(2);
     if let Some(core) = core.upgrade() {
         let weak = Arc::downgrade(&core);
         core.spawn(hand_out(weak, batches));
     }
-    let mut jobs = Vec::new();
+    let (mut jobs, mut away) = (Vec::new(), false);
     while queue.recv_many(&mut jobs, most).await > 0 {
         let Some(core) = core.upgrade() else { return };
         core.writer.taken(jobs.len());
-        let finished = commit(&core, &mut jobs, &mut ids).await;
+        let finished = commit(&core, &mut jobs, &mut ids, away).await;
+        away = matches!(finished.outcomes.last(), Some(Outcome::Refused(Code::StoreUnavailable)));
         drop(core);
         if done.send(finished).await.is_err() {
             return;
@@ -156,43 +168,60 @@ pub(super) async fn run(core: Weak<Core>, WriterQueue(mut queue): WriterQueue, m
     }
 }
 
-async fn commit(core: &Arc<Core>, jobs: &mut Vec<Job>, ids: &mut BatchIds) -> Done {
+async fn commit(core: &Arc<Core>, jobs: &mut Vec<Job>, ids: &mut BatchIds, away: bool) -> Done {
+    let began = Instant::now();
+    // Who has waited for long while the last batch found the store away does not wait for one more to find it so.
+    let has_waited = |job: &&Job| began.duration_since(job.since) >= Duration::from_millis(PATIENCE);
+    let late = if away { jobs.iter().take_while(has_waited).count() } else { 0 };
+    let mut outcomes = vec![Outcome::Refused(Code::StoreUnavailable); late];
     let mut askers = Vec::with_capacity(jobs.len());
     let mut commands = Vec::with_capacity(jobs.len());
-    for Job { command, asker } in jobs.drain(..) {
+    for Job { command, asker, .. } in jobs.drain(..) {
         askers.push((asker, command.room));
         commands.push(command);
     }
-    let mut rooms: Vec<_> = askers.iter().map(|(_, room)| *room).collect();
+    commands.drain(..late);
+    if !commands.is_empty() {
+        outcomes.extend(carry_out(core, commands, ids, began).await);
+    }
+    // A store that answers with too few outcomes is broken; nobody is left without an answer all the same.
+    outcomes.resize(askers.len(), Outcome::Refused(Code::Internal));
+    Done { askers, outcomes }
+}
+
+async fn carry_out(core: &Arc<Core>, commands: Vec<Command>, ids: &mut BatchIds, began: Instant) -> Vec<Outcome> {
+    let mut rooms: Vec<_> = commands.iter().map(|command| command.room).collect();
     rooms.sort_unstable();
     rooms.dedup();
     let known = rooms.into_iter().filter_map(|room| Some((room, core.seen(room)?))).collect();
-    let batch = Batch { id: ids.next_id(), commands, known, now: core.now() };
-    let mut attempt = Attempt::new(batch);
+    let start = core.now();
+    // Whatever is done to the system's clock meanwhile.
+    let now = || Millis(start.0.saturating_add(u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX)));
+    let mut attempt = Attempt::new(Batch { id: ids.next_id(), commands, known, now: start });
     loop {
         match attempt.step() {
             Step::Apply(batch) => {
                 add(&core.counters.batches, 1);
-                // A host's store that panics must not take the writer with it, and what it did nobody knows.
-                let answer = AssertUnwindSafe(core.store.apply(batch)).catch_unwind().await;
-                let answer = answer.unwrap_or_else(|_| Err(StoreError::Unknown("the store panicked".into())));
-                attempt.handle_applied(core.noted(answer));
+                let answer = core.noted(caught(core.store.apply(batch)).await);
+                attempt.handle_applied(answer, now());
             }
             Step::Void(id) => {
-                let answer = core.noted(core.store.void(id).await);
-                attempt.handle_void(answer, ids);
+                let answer = core.noted(caught(core.store.void(id)).await);
+                attempt.handle_void(answer, ids, now());
             }
             Step::Pause(ms) => {
                 tokio::time::sleep(Duration::from_millis(ms)).await;
                 attempt.handle_pause_over();
             }
-            Step::Done => break,
+            Step::Done => return attempt.into_outcomes(),
         }
     }
-    let mut outcomes = attempt.into_outcomes();
-    // A store that answers with too few outcomes is broken; nobody is left without an answer all the same.
-    outcomes.resize(askers.len(), Outcome::Refused(Code::Internal));
-    Done { askers, outcomes }
+}
+
+/// A host's store that panics must not take the writer with it, and what it did nobody knows.
+async fn caught<T>(call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    let answer = AssertUnwindSafe(call).catch_unwind().await;
+    answer.unwrap_or_else(|_| Err(StoreError::Unknown("the store panicked".into())))
 }
 
 async fn hand_out(core: Weak<Core>, mut batches: mpsc::Receiver<Done>) {

@@ -1,5 +1,7 @@
 //! The trait that a backend implements, and what it may fail with.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use async_trait::async_trait;
 
 use super::model::{Applied, Batch, BatchId, Changes, Head, History, MemberAnswer, NewRoom};
@@ -28,6 +30,13 @@ pub trait Store: Send + Sync + 'static {
     /// `Schema` when a newer version of Digi made it.
     async fn migrate(&self) -> Result<(), StoreError>;
 
+    /// How many batches the store carries out side by side, at least 1. Asked once, when an engine is built: the engine
+    /// then has one batch per lane under way, and in it only rooms of that lane, as [`lane_of`] says. (Others who call
+    /// [`apply`](Store::apply) may mix rooms.) Several pay where a transaction is mostly waiting for a network.
+    fn lanes(&self) -> usize {
+        1
+    }
+
     /// Carries out a batch in one transaction:
     ///
     /// * the heads of its rooms are locked in ascending order; where a head lies below what `known` says was seen, the
@@ -39,7 +48,7 @@ pub trait Store: Send + Sync + 'static {
     /// * only what is accepted takes a number and is written.
     ///
     /// The engine waits for the answer however long it takes: a backend that can lose its answer bounds the wait itself
-    /// and says `Unknown`.
+    /// and says `Unknown`. Senders wait for it, and for one more try: five seconds are a good bound.
     ///
     /// # Errors
     /// `Unavailable` and `Full`: not committed. `Unknown`: perhaps committed; repeat the same batch. `Rejected`: not
@@ -117,6 +126,14 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// `NoSuchRoom`, `Unavailable`.
     async fn purge(&self, room: RoomId, before: Millis) -> Result<u64, StoreError>;
+}
+
+/// The lane, counted from 0, in which a room's commands are stored where there are so many lanes. The engine and the
+/// store ask this same function. It may change between versions of Digi.
+pub fn lane_of(room: RoomId, lanes: usize) -> usize {
+    let mut hasher = DefaultHasher::new();
+    room.hash(&mut hasher);
+    (hasher.finish() % lanes.max(1) as u64) as usize
 }
 
 /// Why a store could not do what it was asked. The text says which part and what to do; it names no secrets and no

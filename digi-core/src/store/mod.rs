@@ -19,4 +19,4 @@ mod recent;
 pub mod sqlite;
 
 #[cfg(feature = "engine")]
-pub use contract::{Store, StoreError};
+pub use contract::{Store, StoreError, lane_of};

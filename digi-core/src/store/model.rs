@@ -156,12 +156,13 @@ pub enum Action {
     },
 }
 
-/// The name of a batch, unique over all nodes and time: a random number of the node and a counter.
+/// The name of a batch, unique over all nodes and time: a random number and a counter. Under one random number batches
+/// come one after the other: when the next one is there, the last does not come again.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct BatchId {
-    /// The node's random number.
+    /// The random number of a node, or of one of its lanes.
     pub node: u64,
-    /// Counts the node's batches.
+    /// Counts the batches under it.
     pub number: u64,
 }
 

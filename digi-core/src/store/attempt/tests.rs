@@ -5,6 +5,11 @@ use super::super::model::{Action, Authority, Command, NewRoom, Role};
 use super::*;
 use crate::id::{Millis, RoomId, UserKey};
 
+/// When batches begin.
+const NOW: Millis = Millis(1);
+/// When their senders have waited long enough.
+const LATE: Millis = Millis(NOW.0 + PATIENCE);
+
 fn batch(ids: &mut BatchIds, bodies: &[&str]) -> Batch {
     let command = |body: &&str| Command {
         room: RoomId(1),
@@ -13,7 +18,7 @@ fn batch(ids: &mut BatchIds, bodies: &[&str]) -> Batch {
         authority: Authority::Member,
         action: Action::Add { body: (*body).into(), client_id: None },
     };
-    Batch { id: ids.next_id(), commands: bodies.iter().map(command).collect(), known: vec![], now: Millis(1) }
+    Batch { id: ids.next_id(), commands: bodies.iter().map(command).collect(), known: vec![], now: NOW }
 }
 
 /// A store that rejects any batch with "bad" in it and accepts the others as unchanged.
@@ -32,9 +37,9 @@ fn run(bodies: &[&str]) -> (Vec<Outcome>, Vec<BatchId>) {
                 } else {
                     Ok(Applied { outcomes: vec![Outcome::Unchanged; part.commands.len()], heads: vec![] })
                 };
-                attempt.handle_applied(answer);
+                attempt.handle_applied(answer, NOW);
             }
-            Step::Void(_) => attempt.handle_void(Ok(()), &mut ids),
+            Step::Void(_) => attempt.handle_void(Ok(()), &mut ids, NOW),
             Step::Pause(_) => attempt.handle_pause_over(),
             Step::Done => return (attempt.into_outcomes(), applied),
         }
@@ -63,11 +68,9 @@ fn an_unknown_commit_is_repeated_under_its_id_and_given_up_in_the_end() {
             Step::Apply(part) => {
                 assert_eq!(part.id, id);
                 tries += 1;
-                attempt.handle_applied(Err(if tries == 1 {
-                    StoreError::Unknown("cut".into())
-                } else {
-                    StoreError::Unavailable("away".into())
-                }));
+                let error =
+                    if tries == 1 { StoreError::Unknown("cut".into()) } else { StoreError::Unavailable("away".into()) };
+                attempt.handle_applied(Err(error), NOW);
             }
             Step::Pause(_) => attempt.handle_pause_over(),
             Step::Void(_) => unreachable!("nothing was rejected"),
@@ -82,7 +85,7 @@ fn an_unknown_commit_is_repeated_under_its_id_and_given_up_in_the_end() {
 fn what_was_certainly_not_done_is_refused_at_once() {
     let mut ids = BatchIds::new(7);
     let mut attempt = Attempt::new(batch(&mut ids, &["a"]));
-    attempt.handle_applied(Err(StoreError::Full("disk".into())));
+    attempt.handle_applied(Err(StoreError::Full("disk".into())), NOW);
     assert!(matches!(attempt.step(), Step::Done));
     assert_eq!(attempt.into_outcomes(), vec![Outcome::Refused(Code::StoreFull)]);
 }
@@ -91,13 +94,13 @@ fn what_was_certainly_not_done_is_refused_at_once() {
 fn what_may_have_been_done_is_not_reported_as_not_done() {
     let mut ids = BatchIds::new(7);
     let mut attempt = Attempt::new(batch(&mut ids, &["a"]));
-    attempt.handle_applied(Err(StoreError::Unknown("cut".into())));
+    attempt.handle_applied(Err(StoreError::Unknown("cut".into())), NOW);
     attempt.handle_pause_over();
     // Nothing is stored by this try; the first may still be.
-    attempt.handle_applied(Err(StoreError::Full("disk".into())));
+    attempt.handle_applied(Err(StoreError::Full("disk".into())), NOW);
     assert!(matches!(attempt.step(), Step::Pause(_)));
     attempt.handle_pause_over();
-    attempt.handle_applied(Ok(Applied { outcomes: vec![Outcome::Unchanged], heads: vec![] }));
+    attempt.handle_applied(Ok(Applied { outcomes: vec![Outcome::Unchanged], heads: vec![] }), NOW);
     assert_eq!(attempt.into_outcomes(), [Outcome::Unchanged]);
 }
 
@@ -107,8 +110,8 @@ fn a_store_that_contradicts_itself_is_given_up() {
     let mut attempt = Attempt::new(batch(&mut ids, &["a", "b"]));
     for _ in 0..1_000 {
         match attempt.step() {
-            Step::Apply(_) => attempt.handle_applied(Err(StoreError::Rejected("not committed".into()))),
-            Step::Void(_) => attempt.handle_void(Err(StoreError::Rejected("committed".into())), &mut ids),
+            Step::Apply(_) => attempt.handle_applied(Err(StoreError::Rejected("not committed".into())), NOW),
+            Step::Void(_) => attempt.handle_void(Err(StoreError::Rejected("committed".into())), &mut ids, NOW),
             Step::Pause(_) => attempt.handle_pause_over(),
             Step::Done => break,
         }
@@ -121,8 +124,54 @@ fn a_store_that_contradicts_itself_is_given_up() {
 fn a_wrong_number_of_outcomes_is_a_bug_of_the_store() {
     let mut ids = BatchIds::new(7);
     let mut attempt = Attempt::new(batch(&mut ids, &["a", "b"]));
-    attempt.handle_applied(Ok(Applied { outcomes: vec![Outcome::Unchanged], heads: vec![] }));
+    attempt.handle_applied(Ok(Applied { outcomes: vec![Outcome::Unchanged], heads: vec![] }), NOW);
     assert_eq!(attempt.into_outcomes(), vec![Outcome::Refused(Code::Internal); 2]);
+}
+
+#[test]
+fn an_unknown_commit_is_repeated_once_however_late_it_is() {
+    let mut ids = BatchIds::new(7);
+    let mut attempt = Attempt::new(batch(&mut ids, &["a"]));
+    attempt.handle_applied(Err(StoreError::Unknown("no answer".into())), LATE);
+    assert!(matches!(attempt.step(), Step::Pause(_)));
+    attempt.handle_pause_over();
+    attempt.handle_applied(Err(StoreError::Unavailable("away".into())), LATE);
+    assert!(matches!(attempt.step(), Step::Done));
+    assert_eq!(attempt.into_outcomes(), [Outcome::Refused(Code::StoreUnavailable)]);
+}
+
+/// Each of the tries takes a second; the pauses are not counted.
+#[test]
+fn an_unknown_commit_is_not_repeated_for_ever() {
+    let mut ids = BatchIds::new(7);
+    let mut attempt = Attempt::new(batch(&mut ids, &["a"]));
+    let mut now = NOW;
+    while !matches!(attempt.step(), Step::Done) {
+        now.0 += 1_000;
+        attempt.handle_applied(Err(StoreError::Unknown("cut".into())), now);
+        attempt.handle_pause_over();
+    }
+    assert_eq!(now, LATE);
+}
+
+#[test]
+fn when_the_store_is_away_for_long_the_parts_behind_are_not_tried() {
+    let mut ids = BatchIds::new(7);
+    for (now, tried) in [(NOW, 3), (LATE, 2)] {
+        let mut attempt = Attempt::new(batch(&mut ids, &["a", "bad", "c"]));
+        let mut applied = 0;
+        while let Step::Apply(_) = attempt.step() {
+            applied += 1;
+            if applied == 1 {
+                attempt.handle_applied(Err(StoreError::Rejected("bad".into())), NOW);
+                attempt.handle_void(Ok(()), &mut ids, NOW);
+            } else {
+                attempt.handle_applied(Err(StoreError::Unavailable("away".into())), now);
+            }
+        }
+        assert_eq!(applied, tried);
+        assert_eq!(attempt.into_outcomes(), vec![Outcome::Refused(Code::StoreUnavailable); 3]);
+    }
 }
 
 #[test]
@@ -131,7 +180,7 @@ fn pauses_double() {
     let mut attempt = Attempt::new(batch(&mut ids, &["a"]));
     let mut pauses = Vec::new();
     while !matches!(attempt.step(), Step::Done) {
-        attempt.handle_applied(Err(StoreError::Unknown("cut".into())));
+        attempt.handle_applied(Err(StoreError::Unknown("cut".into())), NOW);
         if let Step::Pause(ms) = attempt.step() {
             pauses.push(ms);
             attempt.handle_pause_over();
@@ -168,7 +217,11 @@ proptest! {
     /// Over a real store that fails in every way: one outcome per command, in order; what is said to be stored is
     /// stored once; what is said to be refused for good is not.
     #[test]
-    fn outcomes_are_true(bodies in prop::collection::vec(prop_oneof![4 => Just("good"), 1 => Just("bad")], 0..9), faults in faults()) {
+    fn outcomes_are_true(
+        bodies in prop::collection::vec(prop_oneof![4 => Just("good"), 1 => Just("bad")], 0..9),
+        faults in faults(),
+        pace in 0..PATIENCE,
+    ) {
         let mut store = MemoryState::default();
         let members = vec![(UserKey::from("1"), "alice".into(), Role::Member)];
         store.create_room(&NewRoom { id: Some(RoomId(1)), members, ..NewRoom::default() }, Millis(1)).unwrap();
@@ -184,6 +237,7 @@ proptest! {
         loop {
             calls += 1;
             prop_assert!(calls < 1_000, "it never ends");
+            let now = Millis(NOW.0 + calls * pace);
             let mut fault = || faults.next().unwrap_or(Fault::None);
             match attempt.step() {
                 Step::Apply(part) => {
@@ -196,7 +250,7 @@ proptest! {
                         Fault::AnswerLost => store.apply(&part).and(Err(StoreError::Unknown("cut".into()))),
                         Fault::None => store.apply(&part),
                     };
-                    attempt.handle_applied(answer);
+                    attempt.handle_applied(answer, now);
                 }
                 Step::Void(id) => {
                     let answer = match fault() {
@@ -204,7 +258,7 @@ proptest! {
                         Fault::AnswerLost => store.void(id).and(Err(StoreError::Unknown("cut".into()))),
                         _ => Err(StoreError::Unavailable("away".into())),
                     };
-                    attempt.handle_void(answer, &mut ids);
+                    attempt.handle_void(answer, &mut ids, now);
                 }
                 Step::Pause(_) => attempt.handle_pause_over(),
                 Step::Done => break,

@@ -202,13 +202,13 @@ impl Node {
             }
             (Ask::Apply(_), Answer::Applied(answer)) => {
                 if let Some((attempt, _)) = &mut self.attempt {
-                    attempt.handle_applied(answer);
+                    attempt.handle_applied(answer, now);
                     self.step(now);
                 }
             }
             (Ask::Void(_), Answer::Void(answer)) => {
                 if let Some((attempt, _)) = &mut self.attempt {
-                    attempt.handle_void(answer, &mut self.ids);
+                    attempt.handle_void(answer, &mut self.ids, now);
                     self.step(now);
                 }
             }
