@@ -92,7 +92,8 @@ impl EngineBuilder {
         self
     }
 
-    /// The store by URL: `memory:` (the default) or, with feature `sqlite`, `sqlite:path`.
+    /// The store by URL: `memory:` (the default); with feature `sqlite`, `sqlite:path`; with feature `mssql`,
+    /// `mssql://user:password@host/database`.
     pub fn store(mut self, url: &str) -> Self {
         self.store = StoreChoice::Url(url.into());
         self
@@ -195,7 +196,11 @@ async fn open_store(url: &str) -> Result<Arc<dyn Store>, Error> {
         Some(("memory", "")) => Ok(Arc::new(MemoryStore::new())),
         #[cfg(feature = "sqlite")]
         Some(("sqlite", _)) => Ok(Arc::new(crate::store::sqlite::SqliteStore::from_url(url)?)),
-        _ => Err(Code::BadUrl.with("A store's URL is `memory:` or `sqlite:path` (with feature `sqlite`).")),
+        #[cfg(feature = "mssql")]
+        Some(("mssql", _)) => Ok(Arc::new(crate::store::mssql::MssqlStore::from_url(url)?)),
+        _ => Err(Code::BadUrl.with(
+            "A store's URL is `memory:`, `sqlite:path` (with feature `sqlite`) or `mssql://…` (with feature `mssql`).",
+        )),
     }
 }
 

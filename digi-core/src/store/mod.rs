@@ -11,6 +11,8 @@ pub mod attempt;
 mod contract;
 #[cfg(feature = "engine")]
 pub mod memory;
+#[cfg(feature = "mssql")]
+pub mod mssql;
 #[cfg(feature = "engine")]
 pub mod planner;
 #[cfg(feature = "engine")]

@@ -1,12 +1,14 @@
 //! The numbers of a room's changes are 1, 2, 3 … without gaps, whoever writes.
 
 use std::sync::Arc;
-use std::thread;
+
+use tokio::runtime::Handle;
+use tokio::task::spawn_blocking;
 
 use super::Subject;
 use super::tools::{
-    NOW, add, add_with, apply, batch, block_on, changes, command, delete, edit, head, join, last_seq, leave, message,
-    one, outcomes, refused, room, seqs,
+    NOW, add, add_with, apply, batch, changes, command, delete, edit, head, join, last_seq, leave, message, one,
+    outcomes, refused, room, seqs,
 };
 use crate::error::Code;
 use crate::id::{Cursor, Epoch, RoomId, Seq};
@@ -82,7 +84,7 @@ pub async fn rooms_count_apart_and_heads_come_in_order(subject: Subject) {
 /// Concurrent callers of one handle.
 pub async fn concurrent_writers_leave_no_gap(subject: Subject) {
     let room = room(&*subject.store).await;
-    write_concurrently(&[subject.store.clone(), subject.store.clone(), subject.store.clone()], room);
+    write_concurrently(vec![subject.store.clone(), subject.store.clone(), subject.store.clone()], room).await;
     expect_complete(&*subject.store, room, 3).await;
 }
 
@@ -90,28 +92,32 @@ pub async fn concurrent_writers_leave_no_gap(subject: Subject) {
 pub async fn two_handles_leave_no_gap(subject: Subject) {
     let Some(other) = subject.another().await else { return };
     let room = room(&*subject.store).await;
-    write_concurrently(&[subject.store.clone(), other.clone()], room);
+    write_concurrently(vec![subject.store.clone(), other.clone()], room).await;
     expect_complete(&*subject.store, room, 2).await;
     expect_complete(&*other, room, 2).await;
 }
 
 const BATCHES: u64 = 40;
 
-/// One thread per handle applies [`BATCHES`] batches of two adds, and every resend is sent by all.
-fn write_concurrently(handles: &[Arc<dyn Store>], room: RoomId) {
-    thread::scope(|scope| {
-        for (writer, store) in handles.iter().enumerate() {
-            scope.spawn(move || {
-                block_on(async {
-                    for n in 0..BATCHES {
-                        let own = add(room, "alice", &format!("{writer} {n}"));
-                        let shared = add_with(room, "bob", "shared", &format!("shared {n}"));
-                        apply(&**store, vec![own, shared]).await;
-                    }
-                });
+/// One thread per handle applies [`BATCHES`] batches of two adds, and every resend is sent by all. What the stores have
+/// on this test's runtime stays there.
+async fn write_concurrently(handles: Vec<Arc<dyn Store>>, room: RoomId) {
+    let runtime = Handle::current();
+    let writers = handles.into_iter().enumerate().map(|(writer, store)| {
+        let runtime = runtime.clone();
+        spawn_blocking(move || {
+            runtime.block_on(async {
+                for n in 0..BATCHES {
+                    let own = add(room, "alice", &format!("{writer} {n}"));
+                    let shared = add_with(room, "bob", "shared", &format!("shared {n}"));
+                    apply(&*store, vec![own, shared]).await;
+                }
             });
-        }
+        })
     });
+    for writer in writers.collect::<Vec<_>>() {
+        writer.await.unwrap();
+    }
 }
 
 /// One's own messages are all there, the shared ones once each, and the numbers are complete.

@@ -21,16 +21,18 @@ CREATE TABLE {schema}.digi_head (
     CONSTRAINT digi_head_key PRIMARY KEY CLUSTERED (room_id)
 );
 
--- Keys are compared byte by byte. (Trailing blanks don't count in SQL Server's comparisons, whatever the collation.)
+-- Keys are compared byte by byte. Trailing blanks, which don't count in SQL Server's comparisons whatever the collation,
+-- count by the length.
 IF OBJECT_ID(N'{schema}.digi_member', N'U') IS NULL
 CREATE TABLE {schema}.digi_member (
-    room_id   BIGINT        NOT NULL,
-    user_key  NVARCHAR(191) COLLATE Latin1_General_100_BIN2 NOT NULL,
-    user_name NVARCHAR(MAX) NOT NULL,
-    role      BIGINT        NOT NULL,        -- 0 member, 1 moderator
-    read_seq  BIGINT        NOT NULL CONSTRAINT digi_member_read_seq DEFAULT 0,
-    joined_at DATETIME2(3)  NOT NULL,
-    CONSTRAINT digi_member_key PRIMARY KEY CLUSTERED (room_id, user_key)
+    room_id    BIGINT        NOT NULL,
+    user_key   NVARCHAR(191) COLLATE Latin1_General_100_BIN2 NOT NULL,
+    key_length AS CAST(DATALENGTH(user_key) AS INT) PERSISTED NOT NULL,
+    user_name  NVARCHAR(MAX) NOT NULL,
+    role       BIGINT        NOT NULL,       -- 0 member, 1 moderator
+    read_seq   BIGINT        NOT NULL CONSTRAINT digi_member_read_seq DEFAULT 0,
+    joined_at  DATETIME2(3)  NOT NULL,
+    CONSTRAINT digi_member_key PRIMARY KEY CLUSTERED (room_id, user_key, key_length)
 );
 
 -- The messages, and at the same time the log of their adding: clustered by room and place.
