@@ -8,16 +8,23 @@
 //! use digi_core::testing::simulation::{Profile, run};
 //! run(42, Profile::Everything).expect("the run's guarantees hold");
 //! ```
+//!
+//! What the nodes of a run asked of their store can be [recorded](record) and [asked again](Recording::replay) of a
+//! real one, which has to answer the same.
 
 #![allow(clippy::expect_used, reason = "a simulation that cannot be set up has nothing to report")]
 
 mod client;
+mod names;
 mod node;
 mod oracle;
+mod replay;
+mod trace;
 mod world;
 
 use std::fmt;
 
+pub use replay::{Difference, Recording, Replayed, record};
 pub use world::Profile;
 
 /// What a run did, to see that it did anything.
@@ -81,5 +88,5 @@ impl std::error::Error for Failure {}
 /// # Errors
 /// The first guarantee that did not hold.
 pub fn run(seed: u64, profile: Profile) -> Result<Report, Failure> {
-    world::World::new(seed, profile).run().map_err(|what| Failure { seed, profile, what })
+    world::World::new(seed, profile, trace::Trace::default()).run().map_err(|what| Failure { seed, profile, what })
 }

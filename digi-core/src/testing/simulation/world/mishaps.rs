@@ -25,6 +25,7 @@ impl World {
         }
         if self.backup.is_none() && self.rng.bool() {
             self.backup = Some(self.store.clone());
+            self.trace.note(|| Step::BackedUp);
         }
         if self.chance(self.faults.restore) {
             self.restore();
@@ -94,6 +95,7 @@ impl World {
     pub(super) fn restore(&mut self) {
         let Some(mut backup) = self.backup.take() else { return };
         self.report.restores += 1;
+        self.trace.note(|| Step::Restored);
         let old = std::mem::take(&mut self.store);
         for room in &self.rooms {
             for message in old.history(*room, None, u32::MAX).map(|page| page.messages).unwrap_or_default() {
@@ -110,6 +112,7 @@ impl World {
         if !noticed || self.rng.bool() {
             // Otherwise the operator says so.
             backup.raise_all(self.now);
+            self.trace.note(|| Step::RaisedAll(self.now));
             self.report.resets += 1;
         } else {
             self.report.noticed += 1;

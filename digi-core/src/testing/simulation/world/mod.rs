@@ -9,11 +9,12 @@ use super::Report;
 use super::client::Client;
 use super::node::{Answer, Ask, Effect, Node};
 use super::oracle;
+use super::trace::{Step, Trace};
 use crate::consumer::{ConsumerLimits, Rate, Rules, Scope};
 use crate::error::CloseCode;
 use crate::event::{Envelope, Event};
 use crate::frame::{Encoder, Frame};
-use crate::id::{Millis, RoomId, Seq, UserKey};
+use crate::id::{Cursor, Millis, RoomId, Seq, UserKey};
 use crate::room::SessionId;
 use crate::store::StoreError;
 use crate::store::memory::MemoryState;
@@ -107,6 +108,7 @@ pub(super) struct World {
     quiet_at: Millis,
     next_number: u64,
     report: Report,
+    trace: Trace,
 }
 
 const START: Millis = Millis(1_000_000);
@@ -117,7 +119,7 @@ const SETTLING: u64 = 40_000;
 const COMPARE_EVERY: u64 = 2_000;
 
 impl World {
-    pub(super) fn new(seed: u64, profile: Profile) -> Self {
+    pub(super) fn new(seed: u64, profile: Profile, mut trace: Trace) -> Self {
         let mut rng = Rng::with_seed(seed ^ (profile as u64) << 56);
         let everything = profile == Profile::Everything;
         let some = |rng: &mut Rng, most: u32| if rng.bool() { rng.u32(0..=most) } else { 0 };
@@ -163,6 +165,7 @@ impl World {
                 (0..users).map(|user| (UserKey::from(user.to_string()), format!("user{user}").into(), role(user)));
             let new = NewRoom { id: Some(*room), members: members.collect(), ..NewRoom::default() };
             store.create_room(&new, START).expect("the room is new");
+            trace.note(|| Step::Room(new, START));
         }
         let slots = (0..nodes)
             .map(|at| Slot {
@@ -193,6 +196,7 @@ impl World {
             quiet_at,
             next_number: 1_000,
             report: Report::default(),
+            trace,
         };
         for client in 0..world.clients.len() {
             world.after(0, 50, Happening::Act(client));
@@ -205,7 +209,7 @@ impl World {
         world
     }
 
-    pub(super) fn run(mut self) -> Result<Report, String> {
+    pub(super) fn run(&mut self) -> Result<Report, String> {
         let end = self.quiet_at.plus(SETTLING);
         while let Some(((at, _), happening)) = self.agenda.pop_first() {
             if at > end {
@@ -218,6 +222,12 @@ impl World {
         oracle::check(&self.clients, &self.store, &self.rooms, &self.rules.encoder, |id| lost.contains(id))?;
         self.report.frames = self.clients.iter().map(|client| client.frames).sum();
         Ok(self.report)
+    }
+
+    /// What was done to the store, and at the end what is in it.
+    pub(super) fn into_steps(mut self) -> Vec<Step> {
+        self.read_all();
+        self.trace.into_steps()
     }
 
     fn schedule(&mut self, at: Millis, happening: Happening) {

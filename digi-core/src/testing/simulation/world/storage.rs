@@ -52,7 +52,7 @@ impl World {
         let answer = if store_life != self.store_life {
             self.failed(&ask)
         } else {
-            match &ask {
+            let answer = match &ask {
                 Ask::Member { room, user, .. } => Answer::Member(store.member(*room, user)),
                 Ask::Changes { room, after, limit, .. } => Answer::Changes(store.changes(*room, *after, *limit)),
                 Ask::History { room, before, limit, .. } => Answer::History(store.history(*room, *before, *limit)),
@@ -74,10 +74,23 @@ impl World {
                     }
                     Answer::Applied(answer)
                 }
-            }
+            };
+            self.trace.note(|| Step::Asked { node, ask: ask.clone(), at: self.now, answer: answer.clone() });
+            answer
         };
         if !lost {
             self.after(0, 15, Happening::Answer(node, life, ask, answer));
+        }
+    }
+
+    /// What there is at the end, as two nodes see it.
+    pub(super) fn read_all(&mut self) {
+        for node in 0..2 {
+            let logs = self.rooms.iter().map(|room| Ask::Log { room: *room, after: Seq(0), seen: Cursor::default() });
+            let heads = Ask::Heads { rooms: self.rooms.iter().map(|room| (*room, Cursor::default())).collect() };
+            for ask in logs.chain([heads]).collect::<Vec<_>>() {
+                self.execute(node, 0, self.store_life, ask, true);
+            }
         }
     }
 
