@@ -1,14 +1,16 @@
 # make run: the example site.  make test: every test.  The rest is for those who change Digi; CONTRIBUTING.md has more.
 SHELL := /bin/bash
 CARGO_DENY := 0.20.2
-DEBIAN := chromium chromium-driver fonts-dejavu-core fonts-noto-color-emoji mariadb-server postgresql
+DEBIAN := chromium chromium-driver fonts-dejavu-core fonts-noto-color-emoji libgssapi-krb5-2 libodbc2 mariadb-server \
+	postgresql
 DENY := $(abspath $(or $(CARGO_TARGET_DIR),target))/tools/cargo-deny-$(CARGO_DENY)
+SECONDS ?= 5
 SEEDS ?= 1000
 WHEELS := target/wheels
 SOURCES := $(shell git ls-files Cargo.lock Cargo.toml pyproject.toml digi-core/Cargo.toml digi-core/src digi-py python)
 export PATH := $(DENY)/bin:$(PATH)
 
-.PHONY: run wheel test sim bench lint doc tools debian
+.PHONY: run wheel test test-mssql sim bench bench-store lint doc tools debian
 
 run: .venv-run/.digi
 	PATH="$(CURDIR)/.venv-run/bin:$$PATH" examples/django-chat/run.sh
@@ -20,12 +22,20 @@ wheel: $(WHEELS)/.built
 test: tools .venv/.digi
 	tests/tools/test.sh
 
+# What SQL Server is needed for, against Microsoft's image in Docker or the server that DIGI_MSSQL_URL names.
+test-mssql: debian .venv/.digi
+	tests/tools/test-mssql.sh
+
 sim:
 	DIGI_SIM_SEEDS=$(SEEDS) cargo test --release -p digi-core --features bugs --test simulation -- --nocapture
 
 bench: .venv-bench/.digi
 	cargo bench -p digi-core
 	cargo run --release -p digi-load -- --python .venv-bench/bin/python
+
+# The URL goes on in the environment: a command line, and with it a password, can be read by everybody on the machine.
+bench-store:
+	@DIGI_BENCH_STORE="$$URL" cargo run --release -p digi-load -- store --seconds $(SECONDS)
 
 lint: doc .venv/.digi $(DENY)/bin/cargo-deny
 	tests/tools/lint.sh

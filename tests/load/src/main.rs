@@ -8,6 +8,8 @@
 //!
 //! Digi does all its work: the JWT and the room's token of each connection are checked, the membership is read, and
 //! every message is committed to SQLite with `synchronous=FULL` before anybody gets it. Only the rate limits are off.
+//!
+//! `make bench-store` measures the store alone, behind an engine in this process: any store, by its URL.
 
 mod bare;
 mod check;
@@ -18,6 +20,7 @@ mod options;
 mod peer;
 mod report;
 mod scenario;
+mod store;
 
 use std::process::ExitCode;
 
@@ -50,6 +53,7 @@ fn run() -> Result<bool> {
         Job::Help => println!("{}", options::USAGE),
         Job::Serve { dir, rooms, members } => on_runtime(digi::serve(&dir, rooms, members))?,
         Job::Bare => on_runtime(bare::serve())?,
+        Job::Store(options) => on_runtime(store::run(&options))?,
         Job::Run(options) => return load(&options),
     }
     Ok(true)

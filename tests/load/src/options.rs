@@ -1,5 +1,7 @@
 //! The command line.
 
+use std::env::VarError;
+use std::error::Error;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -17,12 +19,28 @@ digi-load [options]
   --rounds N        rounds of each peer in each scenario (default: 3)
   --seconds N       measured seconds of a round (default: 3)
   --rooms N         rooms, instead of the scenario's own number
-  --out DIR         where load.json goes and databases live meanwhile (default: target/bench)";
+  --out DIR         where load.json goes and databases live meanwhile (default: target/bench)
+
+digi-load store [options]: messages/s and latencies of the store whose URL stands in the environment variable
+DIGI_BENCH_STORE (a command line, with the password in it, could be read by others), or of SQLite on a temporary file
+  --senders N,...   numbers of concurrent senders (default: 1,16,256,2000)
+  --single N,...    the same for the comparison, one message per transaction (default: 1,50)
+  --seconds N       measured seconds of each (default: 5)
+  --rooms N         rooms over which senders are spread (default: 100)
+  --out DIR         where the temporary file lives (default: target/bench)";
+
+/// The environment variable that names the store to measure.
+const STORE_URL: &str = "DIGI_BENCH_STORE";
+
+/// The default for `--out`.
+const OUT: &str = "target/bench";
 
 /// What this process is to be.
 pub(crate) enum Job {
     Help,
     Run(Options),
+    /// Measure a store.
+    Store(StoreOptions),
     /// Digi's server.
     Serve {
         dir: PathBuf,
@@ -31,6 +49,19 @@ pub(crate) enum Job {
     },
     /// The bare fan-out.
     Bare,
+}
+
+/// What to measure of a store. Not `Debug`: the URL may hold a password.
+pub(crate) struct StoreOptions {
+    /// None: a temporary SQLite file.
+    pub(crate) url: Option<String>,
+    /// Numbers of concurrent senders.
+    pub(crate) senders: Vec<usize>,
+    /// The same where a transaction holds one message.
+    pub(crate) single: Vec<usize>,
+    pub(crate) measure: Duration,
+    pub(crate) rooms: usize,
+    pub(crate) out: PathBuf,
 }
 
 /// How to run the load.
@@ -66,7 +97,7 @@ impl Job {
             rounds: 3,
             measure: Duration::from_secs(3),
             rooms: None,
-            out: "target/bench".into(),
+            out: OUT.into(),
         };
         while let Some(arg) = args.next() {
             let mut value = || args.next().ok_or(format!("{arg} needs a value"));
@@ -79,6 +110,7 @@ impl Job {
                     });
                 }
                 "bare" => return Ok(Self::Bare),
+                "store" => return Ok(Self::Store(StoreOptions::from_args(args)?)),
                 "--help" => return Ok(Self::Help),
                 "--only" => options.only = Some(value()?.split(',').map(str::to_owned).collect()),
                 "--peers" => options.peers = Some(value()?.split(',').map(Kind::from_name).collect::<Result<_>>()?),
@@ -87,17 +119,58 @@ impl Job {
                 "--seconds" => options.measure = Duration::from_secs(number(&arg, &value()?)?),
                 "--rooms" => options.rooms = Some(number(&arg, &value()?)?),
                 "--out" => options.out = value()?.into(),
-                _ => return Err(format!("{arg} is no option\n{USAGE}").into()),
+                _ => return Err(no_option(&arg)),
             }
         }
         Ok(Self::Run(options))
     }
 }
 
+impl StoreOptions {
+    fn from_args(mut args: impl Iterator<Item = String>) -> Result<Self> {
+        let url = match std::env::var(STORE_URL) {
+            Ok(url) if url.is_empty() => None,
+            Ok(url) => Some(url),
+            Err(VarError::NotPresent) => None,
+            Err(VarError::NotUnicode(_)) => return Err(format!("{STORE_URL} is not UTF-8").into()),
+        };
+        let mut options = Self {
+            url,
+            senders: vec![1, 16, 256, 2_000],
+            single: vec![1, 50],
+            measure: Duration::from_secs(5),
+            rooms: 100,
+            out: OUT.into(),
+        };
+        while let Some(arg) = args.next() {
+            let mut value = || args.next().ok_or(format!("{arg} needs a value"));
+            let numbers = |text: String| text.split(',').map(|text| number(&arg, text)).collect::<Result<_>>();
+            match arg.as_str() {
+                "--senders" => options.senders = numbers(value()?)?,
+                "--single" => options.single = numbers(value()?)?,
+                "--seconds" => options.measure = Duration::from_secs(number(&arg, &value()?)?),
+                "--rooms" => options.rooms = number(&arg, &value()?)?,
+                "--out" => options.out = value()?.into(),
+                _ => return Err(no_option(&arg)),
+            }
+        }
+        Ok(options)
+    }
+}
+
+fn no_option(arg: &str) -> Box<dyn Error + Send + Sync> {
+    format!("{} is no option\n{USAGE}", shown(arg)).into()
+}
+
+/// An argument, unless it is a URL, in which a password may stand.
+fn shown(arg: &str) -> &str {
+    if arg.contains("//") { "a URL" } else { arg }
+}
+
 /// A number above 0.
 fn number<T: FromStr + PartialOrd + Default>(name: &str, text: &str) -> Result<T> {
     match text.parse() {
         Ok(number) if number > T::default() => Ok(number),
-        _ => Err(format!("{name}: {text:?} is no number above 0").into()),
+        _ => Err(format!("{name}: {:?} is no number above 0", shown(text)).into()),
     }
 }
