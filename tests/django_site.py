@@ -18,11 +18,12 @@ from conftest import ROOT, Process
 EXAMPLE = ROOT / "examples" / "django-chat"
 
 
-def manage(data: Path, *arguments: str) -> None:
-    """Runs `manage.py`."""
+def manage(data: Path, *arguments: str, **changes: str) -> str:
+    """Runs `manage.py`, with changes to its environment, and gives what it printed."""
     command: list[str | Path] = [sys.executable, EXAMPLE / "manage.py", *arguments]
-    done = subprocess.run(command, env=environment(data), capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=environment(data) | changes, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
 
 
 def environment(data: Path) -> dict[str, str]:
@@ -33,11 +34,11 @@ def environment(data: Path) -> dict[str, str]:
 class Site(Process):
     """The site as a process of its own; its data begins as a copy of what was prepared."""
 
-    def __init__(self, prepared: Path, data: Path) -> None:
+    def __init__(self, prepared: Path, data: Path, **changes: str) -> None:
         port = free_port()
         uvicorn = Path(sys.executable).parent / "uvicorn"
         command: list[str | Path] = [uvicorn, "--port", str(port), "--app-dir", EXAMPLE, "website.asgi:application"]
-        super().__init__(command, "Uvicorn running on", data, environment(data))
+        super().__init__(command, "Uvicorn running on", data, environment(data) | changes)
         self.port = port
         shutil.copytree(prepared, data)
 

@@ -159,7 +159,9 @@ impl Engine {
                 Ok(url) => Store::Url(url.extract()?),
                 Err(_) if object.hasattr("apply")? => Store::Python(object.clone().unbind()),
                 Err(_) => {
-                    return Err(PyTypeError::new_err("store: a URL (\"memory:\", \"sqlite:path\") or a digi.Store"));
+                    return Err(PyTypeError::new_err(
+                        "store: a URL (\"memory:\", \"sqlite:path\", \"mssql://…\") or a digi.Store",
+                    ));
                 }
             },
         };

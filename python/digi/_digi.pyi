@@ -101,9 +101,9 @@ class TokenCipher:
 class Engine:
     """A chat engine. `async with Engine(...) as engine:` opens and closes it; so does `with`, in a plain thread.
 
-    `store` is `"memory:"`, `"sqlite:path"` or an object that follows `digi.Store`. `limits` changes bounds by name:
-    see `Engine.LIMITS` for the names and their defaults. `strict` refuses frames that claim another user than the one
-    logged in, instead of ignoring the claim.
+    `store` is `"memory:"`, `"sqlite:path"`, `"mssql://user:password@host/database"` (docs/sql-server.md) or an object
+    that follows `digi.Store`. `limits` changes bounds by name: see `Engine.LIMITS` for the names and their defaults.
+    `strict` refuses frames that claim another user than the one logged in, instead of ignoring the claim.
 
     Its methods may be called from several event loops and from plain threads. After a fork the child's calls raise
     `ClosedError` (`engine_forked`); make an engine there.
@@ -744,8 +744,12 @@ class Plan:
     def joined(self) -> list[tuple[int, str, str, int, int, bool]]:
         """Memberships to be written: room, user_key, user_name, role, at, and whether there is no row to change."""
 
-def schema(backend: Literal["sqlite"]) -> list[tuple[int, str]]:
-    """The scripts that make the tables of a backend: version and SQL, in order."""
+def schema(backend: Literal["mssql", "sqlite"]) -> list[tuple[int, str]]:
+    """The scripts that make the tables of a backend: version and SQL, in order.
+
+    On SQL Server `{schema}` in them stands for the schema's name in brackets, and the first one, of version 0, makes
+    the table that holds the version.
+    """
 
 @final
 class Subject:

@@ -13,7 +13,9 @@ django.setup()
 
 from django.core.management import call_command  # noqa: E402
 from django.db import connections  # noqa: E402
+from django.test import override_settings  # noqa: E402
 
+import sql_server  # noqa: E402
 from digi.django.schema import TABLES  # noqa: E402
 from django_store import servers  # noqa: E402
 
@@ -84,6 +86,32 @@ def mariadb(mariadb_server: Path) -> Iterator[str]:
             cursor.execute(f"TRUNCATE {table}")
     yield "mariadb"
     connections["mariadb"].close()
+
+
+@pytest.fixture(scope="session")
+def sql_server_database() -> Iterator[str]:
+    """A database of the tests' own on the server that `DIGI_MSSQL_URL` names, with the chat's tables in it."""
+    url = sql_server.url()
+    if url is None:
+        pytest.skip(sql_server.NOT_TESTED)
+    with sql_server.database(url) as entry:
+        connections["sql_server"].close()
+        connections.settings["sql_server"] |= entry
+        call_command("migrate", "digi", database="sql_server", verbosity=0)
+        yield entry["NAME"]
+        connections["sql_server"].close()
+
+
+@pytest.fixture(name="sql_server")
+def sql_server_alias(sql_server_database: str) -> Iterator[str]:
+    """The alias of an empty SQL Server database."""
+    assert connections["sql_server"].settings_dict["NAME"] == sql_server_database
+    with connections["sql_server"].cursor() as cursor:
+        for table in TABLES:
+            cursor.execute(f"DELETE FROM {table}")
+    with override_settings(DIGI={"DATABASE": "sql_server"}):
+        yield "sql_server"
+    connections["sql_server"].close()
 
 
 @pytest.fixture(params=["sqlite", "postgresql", "mariadb"])

@@ -13,6 +13,9 @@ DATABASES = {
     "default": {"ENGINE": "django.db.backends.sqlite3", "NAME": "set by a fixture"},
     "postgresql": {"ENGINE": "django.db.backends.postgresql", "NAME": "digi", "USER": "postgres"},
     "mariadb": {"ENGINE": "django.db.backends.mysql", "NAME": "digi", "USER": "root", "HOST": "localhost"},
+    "sql_server": {"ENGINE": "mssql", "NAME": "set by a fixture"},
 }
+# Of connections to SQL Server: a database that one is kept of can't be dropped.
+DATABASE_CONNECTION_POOLING = False
 TEMPLATES = [{"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True}]
 USE_TZ = True

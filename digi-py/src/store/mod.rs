@@ -11,7 +11,7 @@ mod threads;
 
 use std::sync::Arc;
 
-use digi_core::store::Store;
+use digi_core::store::{Store, mssql};
 use pyo3::prelude::*;
 
 pub(crate) use batch::{Applied, Batch, BatchId, Command};
@@ -25,11 +25,16 @@ pub(crate) fn bridge(object: Py<PyAny>) -> PyResult<Arc<dyn Store>> {
     Ok(Arc::new(bridge::PythonStore::new(object)?))
 }
 
-/// The scripts that make the tables of a backend: version and SQL, in order.
+/// The scripts that make the tables of a backend: version and SQL, in order. On SQL Server the first, of version 0, makes
+/// the table that holds the version.
 #[pyfunction]
 pub(crate) fn schema(backend: &str) -> PyResult<Vec<(u32, &'static str)>> {
     match backend {
         "sqlite" => Ok((1..).zip(digi_core::store::sqlite::SCRIPTS.iter().copied()).collect()),
+        "mssql" => {
+            let scripts = std::iter::once(&mssql::VERSION_TABLE).chain(mssql::SCRIPTS);
+            Ok((0..).zip(scripts.copied()).collect())
+        }
         other => Err(pyo3::exceptions::PyValueError::new_err(format!("there is no schema for {other:?}"))),
     }
 }

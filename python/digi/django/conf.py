@@ -1,12 +1,13 @@
 """The setting `DIGI`, a dict. Every key is optional.
 
-`STORE` is `"orm"` (the project's own database), a URL (`"sqlite:/srv/chat.db"`, `"memory:"`), or the dotted path of a
-function or class that gives a store.
+`STORE` is `"orm"` (the project's own database), a URL (`"sqlite:/srv/chat.db"`, `"mssql://user:password@host/name"`,
+`"memory:"`), or the dotted path of a function or class that gives a store.
 
 | key | default | what it is |
 |---|---|---|
 | `STORE` | `"orm"` | where rooms are kept |
 | `DATABASE` | `"default"` | for `"orm"`: which of DATABASES |
+| `SQL_SERVER` | `{}` | for `"orm"` on SQL Server: parameters of the store's URL, such as `lanes` and `trust_ca` |
 | `LAYER` | `"local:"` | the channel layer's URL |
 | `LIMITS` | `{}` | bounds by name, see `digi.Engine.LIMITS` |
 | `STRICT` | `False` | refuse frames that claim another user, instead of ignoring the claim |
@@ -30,6 +31,7 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
 from digi._digi import Engine
+from digi.django import mssql
 
 _SQLITE = "django.db.backends.sqlite3"
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
@@ -39,8 +41,10 @@ _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 class Config:
     """The setting, read."""
 
-    store: str = "orm"
+    #: As a URL it may have a password in it.
+    store: str = field(default="orm", repr=False)
     database: str = "default"
+    sql_server: Mapping[str, str | int | bool] = field(default_factory=dict)
     layer: str = "local:"
     limits: Mapping[str, int] = field(default_factory=dict)
     strict: bool = False
@@ -66,6 +70,11 @@ def problems() -> Iterator[str]:
     if not isinstance(given, dict):
         yield f"DIGI: a dict, not {_kind(given)}"
         return
+    found = list(_key_problems(given))
+    yield from found or _database_problems(given)
+
+
+def _key_problems(given: Mapping[str, Any]) -> Iterator[str]:
     for key, value in given.items():
         test = _TESTS.get(key)
         if test is None:
@@ -77,6 +86,16 @@ def problems() -> Iterator[str]:
         yield "DIGI['SEAL_WITH']: one of the ids in KEYS"
     elif isinstance(keys, dict) and len(keys) > 1 and seal_with is None:
         yield "DIGI['SEAL_WITH']: with several KEYS it has to say which of them seals"
+
+
+def _database_problems(given: Mapping[str, Any]) -> Iterator[str]:
+    """What the store could not make of the database's own entry."""
+    alias = given.get("DATABASE", Config.database)
+    if given.get("STORE", "orm") == "orm" and mssql.is_sql_server(alias):
+        try:
+            mssql.store_url(alias, given.get("SQL_SERVER", {}))
+        except ImproperlyConfigured as problem:
+            yield str(problem)
 
 
 def _kind(value: object) -> str:
@@ -96,9 +115,11 @@ def _store(value: Any) -> str | None:
         return f"a text, not {_kind(value)}"
     if value.startswith("sqlite:"):
         return _own_file(value)
-    if value not in ("orm", "memory:") and not _DOTTED.fullmatch(value):
-        return f'"orm", a URL (sqlite:path, memory:) or a dotted path, not {value!r}'
-    return None
+    if value in ("orm", "memory:") or value.startswith("mssql://") or _DOTTED.fullmatch(value):
+        return None
+    # What was meant for a URL may have a password in it.
+    shown = "a text with @ in it" if "@" in value else repr(value)
+    return f'"orm", a URL (sqlite:path, mssql://…, memory:) or a dotted path, not {shown}'
 
 
 def _own_file(url: str) -> str | None:
@@ -124,6 +145,14 @@ def _database(value: Any) -> str | None:
     if isinstance(value, str) and value in settings.DATABASES:
         return None
     return f"one of DATABASES ({', '.join(settings.DATABASES)}), not {value!r}"
+
+
+def _sql_server(value: Any) -> str | None:
+    wanted = "a dict of parameters of the store's URL (names, and texts, numbers, True or False)"
+    if not isinstance(value, dict):
+        return wanted
+    fits = (isinstance(name, str) and isinstance(parameter, (str, int)) for name, parameter in value.items())
+    return None if all(fits) else wanted
 
 
 def _limits(value: Any) -> str | None:
@@ -174,6 +203,7 @@ def _origins(value: Any) -> str | None:
 _TESTS: dict[str, Callable[[Any], str | None]] = {
     "STORE": _store,
     "DATABASE": _database,
+    "SQL_SERVER": _sql_server,
     "LAYER": _is(str, "a URL"),
     "LIMITS": _limits,
     "STRICT": _is(bool, "True or False"),

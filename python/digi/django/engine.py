@@ -12,7 +12,7 @@ from django.utils.encoding import force_str
 from django.utils.module_loading import import_string
 
 from digi._digi import Engine, TokenCipher
-from digi.django import conf
+from digi.django import conf, mssql
 from digi.django.store import OrmStore
 from digi.store import Store
 
@@ -63,7 +63,9 @@ def make_engine() -> Engine:
     """A new engine, not open yet. Most want `get_engine`."""
     config = conf.get()
     store: str | Store = config.store
-    if config.store == "orm":
+    if config.store == "orm" and mssql.is_sql_server(config.database):
+        store = mssql.store_url(config.database, config.sql_server)
+    elif config.store == "orm":
         store = OrmStore(config.database)
     elif ":" not in config.store:
         store = cast("Store", import_string(config.store)())

@@ -14,9 +14,9 @@ from digi.errors import (
     StoreUnknownError,
 )
 
-#: PostgreSQL's class 53100; MySQL's and MariaDB's numbers; SQL Server's.
+#: PostgreSQL's class 53100; MySQL's and MariaDB's numbers.
 _FULL_STATES = frozenset({"53100"})
-_FULL_NUMBERS = frozenset({28, 1021, 1114, 9002})
+_FULL_NUMBERS = frozenset({28, 1021, 1114})
 _FULL_TEXTS = ("database or disk is full",)
 #: A deadlock or a conflict of snapshots, in which this transaction was the one that was given up.
 _GAVE_WAY_STATES = frozenset({"40001", "40P01"})

@@ -1,15 +1,15 @@
 """Digi's tables as models, for reading and for the admin.
 
 What is written goes through `digi.django.rooms` or an engine: a row that is changed here takes no number, and nobody
-hears of it. The columns are those of the native stores, and on SQLite the tables are made by the same scripts. Times
-are milliseconds since 1970-01-01T00:00:00Z.
+hears of it. The columns are those of the native stores, and on SQLite and SQL Server the tables are made by the same
+scripts. Times are milliseconds since 1970-01-01T00:00:00Z.
 """
 
 from __future__ import annotations
 
 from django.db import models
 
-from digi.django.fields import ExactCharField, ExactTextField, integer, integer_or_null
+from digi.django.fields import ExactCharField, ExactTextField, integer, integer_or_null, millis, millis_or_null
 
 #: The longest user key: what every database can have in an index.
 KEY_LENGTH = 191
@@ -27,7 +27,7 @@ class Room(models.Model):
     id = integer(primary_key=True)
     name = ExactTextField()
     kind = ExactTextField()
-    created_at = integer()
+    created_at = millis()
 
     class Meta:
         db_table = "digi_room"
@@ -43,7 +43,7 @@ class Head(models.Model):
     epoch = integer()
     last_seq = integer()
     floor = integer()
-    last_at = integer()
+    last_at = millis()
 
     class Meta:
         db_table = "digi_head"
@@ -61,7 +61,7 @@ class Member(models.Model):
     user_name = ExactTextField()
     role = integer(choices=ROLES)
     read_seq = integer(default=0, db_default=0)
-    joined_at = integer()
+    joined_at = millis()
 
     class Meta:
         db_table = "digi_member"
@@ -79,9 +79,9 @@ class Message(models.Model):
     sender_key = ExactCharField(max_length=KEY_LENGTH)
     sender_name = ExactTextField()
     client_id = ExactCharField(max_length=CLIENT_ID_LENGTH, null=True)
-    created_at = integer()
-    edited_at = integer_or_null()
-    deleted_at = integer_or_null()
+    created_at = millis()
+    edited_at = millis_or_null()
+    deleted_at = millis_or_null()
     body = ExactTextField(null=True)
 
     class Meta:
@@ -100,7 +100,7 @@ class Change(models.Model):
     kind = integer(choices=KINDS)
     message_id = integer_or_null()
     user_key = ExactCharField(max_length=KEY_LENGTH, null=True)
-    at = integer()
+    at = millis()
 
     class Meta:
         db_table = "digi_change"
@@ -115,7 +115,7 @@ class Batch(models.Model):
     pk = models.CompositePrimaryKey("node", "number")
     node = integer()
     number = integer()
-    at = integer()
+    at = millis()
     outcomes = ExactTextField(null=True)
 
     class Meta:

@@ -3,6 +3,9 @@
 What is done here is part of the caller's transaction. Engines that run hear of it by looking at the database: on SQLite
 within about a tenth of a second, elsewhere when they next compare (2 to 30 seconds). Whoever was removed can write
 nothing from the commit on. Where it has to be seen at once, ask the engine: `get_engine().remove_member(...)`.
+
+On SQL Server it is this process's engine that writes, in a transaction of its own: when a function returns, its work is
+committed, and stays so if the caller's transaction is rolled back.
 """
 
 from __future__ import annotations
@@ -16,9 +19,11 @@ from typing import Any, TypeAlias
 from django.contrib.auth.models import AbstractBaseUser
 from django.core.exceptions import ImproperlyConfigured
 from django.db.models import F, OuterRef, Subquery
+from django.utils.asyncio import async_unsafe
 
-from digi._digi import Batch, BatchId, Command, NewRoom, Outcome
-from digi.django import conf
+from digi._digi import Batch, BatchId, Command, Engine, NewRoom, Outcome
+from digi.django import conf, mssql
+from digi.django.engine import get_engine
 from digi.django.models import Head, Member, Message, Room
 from digi.django.store import ROLE_NAMES, OrmStore
 from digi.errors import NoSuchRoomError, RefusedError
@@ -37,20 +42,29 @@ def user_key(user: AbstractBaseUser) -> str:
 
 def create_room(members: Iterable[Someone] = (), *, name: str = "", kind: str = "", id: int | None = None) -> int:
     """Make a room with its first members; gives its id. Raises `RoomExistsError`, `StoreError`."""
-    room = NewRoom([_member(member) for member in members], name=name, kind=kind, id=id)
-    return _store().create_room(room, _now())
+    people = [_member(member) for member in members]
+    using = _using()
+    if mssql.is_sql_server(using):
+        return _engine().create_room(people, name=name, kind=kind, id=id).result()
+    return OrmStore(using).create_room(NewRoom(people, name=name, kind=kind, id=id), _now())
 
 
 def add_member(room: int, user: Someone, role: Role = "member") -> Outcome:
     """Make a user a member of a room, or change the role. Raises `NoSuchRoomError`, `RefusedError`, `StoreError`."""
     key, name, role = _member(user, role)
-    return _one(Command("add_member", room, "", is_host=True, member=key, member_name=name, role=role))
+    using = _using()
+    if mssql.is_sql_server(using):
+        return _engine().add_member(room, key, name, role).result()
+    return _one(using, Command("add_member", room, "", is_host=True, member=key, member_name=name, role=role))
 
 
 def remove_member(room: int, user: AbstractBaseUser | str) -> Outcome:
     """End a membership, given the user or the key. Raises as `add_member`."""
     key = user if isinstance(user, str) else user_key(user)
-    return _one(Command("remove_member", room, "", is_host=True, member=key))
+    using = _using()
+    if mssql.is_sql_server(using):
+        return _engine().remove_member(room, key).result()
+    return _one(using, Command("remove_member", room, "", is_host=True, member=key))
 
 
 @dataclass(frozen=True)
@@ -69,7 +83,7 @@ class RoomEntry:
 def rooms_of(user: AbstractBaseUser | str) -> list[RoomEntry]:
     """The rooms in which a user is a member, the one with the latest change first. Two queries."""
     key = user if isinstance(user, str) else user_key(user)
-    using = _store().using
+    using = _using()
     begin = OuterRef("id") * _PLACES
     newest = Message.objects.filter(id__gt=begin, id__lt=begin + _PLACES).order_by("-id").values("id")[:1]
     membership = Member.objects.filter(room_id=OuterRef("id"), user_key=key)
@@ -95,15 +109,20 @@ def _role(number: int) -> Any:
     return ROLE_NAMES.get(number, "member")
 
 
-def _store() -> OrmStore:
-    # One of its own for every call: what it remembers may be rolled back with the caller's transaction.
+def _using() -> str:
+    """The alias of the project's database, where the rooms are."""
     config = conf.get()
     if config.store != "orm":
         raise ImproperlyConfigured(
-            f"DIGI['STORE'] is {config.store!r}: rooms outside of the project's database are made by the engine, "
+            "DIGI['STORE'] is not \"orm\": rooms outside of the project's database are made by the engine, "
             "digi.django.engine.get_engine().create_room(...)"
         )
-    return OrmStore(config.database)
+    return config.database
+
+
+@async_unsafe
+def _engine() -> Engine:
+    return get_engine().open().result()
 
 
 def _now() -> int:
@@ -116,10 +135,11 @@ def _member(user: Someone, role: Role = "member") -> tuple[str, str, Role]:
     return user_key(user), user.get_username(), role
 
 
-def _one(command: Command) -> Outcome:
-    # An id that nobody else has: this batch comes once.
+def _one(using: str, command: Command) -> Outcome:
+    # A store of its own for every call: what it remembers may be rolled back with the caller's transaction. And an id
+    # that nobody else has: this batch comes once.
     batch = Batch(BatchId(secrets.randbits(64), secrets.randbits(63)), [command], now=_now())
-    [outcome] = _store().apply(batch).outcomes
+    [outcome] = OrmStore(using).apply(batch).outcomes
     if outcome.code == "no_such_room":
         raise NoSuchRoomError(f"there is no room {command.room}")
     if outcome.code is not None:

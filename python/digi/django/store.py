@@ -5,7 +5,8 @@ what tables and columns there are is known to `digi.django.tables`. Here is when
 error of the database means.
 
 On SQLite the tables are those of Digi's native store, which must not have the file open in the same process: two copies
-of SQLite in one process remove each other's file locks.
+of SQLite in one process remove each other's file locks. On SQL Server the native store keeps the rooms, beside Django's
+connections; this one refuses (`digi.django.engine` chooses).
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from digi._digi import (
     Planner,
 )
 from digi.django.failures import Lost, as_store_error, has_given_way, schema_error
+from digi.django.mssql import is_sql_server
 from digi.django.schema import TABLES
 from digi.django.sqlite import beginning, marker, prepare, refuse_memory
 from digi.django.tables import LAST_POS, LAST_ROOM, HeadRow, MessageRow, Tables
@@ -73,6 +75,13 @@ class OrmStore:
     """A `digi.Store` in the database `using` of the settings' DATABASES."""
 
     def __init__(self, using: str = "default") -> None:
+        if is_sql_server(using):
+            raise ConfigError(
+                f"the database {using!r} is SQL Server, where Digi's native store keeps the rooms: use "
+                "digi.django.engine.get_engine() or digi.django.rooms",
+                code="config",
+                number=160,
+            )
         self.using = using
         self._planner = Planner()
         #: Whether an engine has it, and its calls come in threads of their own.

@@ -1,7 +1,7 @@
 """The only place that knows the names of tables and columns: what `OrmStore` reads and writes, as SQL.
 
 Every method is one statement, or one per chunk where the database bounds a statement's parameters. The SQL is what
-SQLite, PostgreSQL, MySQL, MariaDB and SQL Server have in common; where they differ, it is here too.
+SQLite, PostgreSQL, MySQL and MariaDB have in common; where they differ, it is here too.
 """
 
 from __future__ import annotations
@@ -69,7 +69,6 @@ class Tables:
     def __init__(self, connection: BaseDatabaseWrapper) -> None:
         self._connection = connection
         self._quote = connection.ops.quote_name
-        self._is_microsoft = connection.vendor == "microsoft"
 
     # How SQL is put together and run.
 
@@ -84,14 +83,10 @@ class Tables:
     def _select(
         self, columns: Sequence[str], table: str, where: str, order: str = "", lock: bool = False, limit: int = 0
     ) -> str:
-        hint = locking = top = end = ""
-        if lock and self._connection.features.has_select_for_update:
-            hint, locking = (" WITH (ROWLOCK, UPDLOCK)", "") if self._is_microsoft else ("", " FOR UPDATE")
-        if limit:
-            top, end = (f"TOP ({limit:d}) ", "") if self._is_microsoft else ("", f" LIMIT {limit:d}")
+        locking = " FOR UPDATE" if lock and self._connection.features.has_select_for_update else ""
+        end = f" LIMIT {limit:d}" if limit else ""
         order = f" ORDER BY {order}" if order else ""
-        source = self._quote(table)
-        return f"SELECT {top}{self._columns(columns)} FROM {source}{hint} WHERE {where}{order}{end}{locking}"
+        return f"SELECT {self._columns(columns)} FROM {self._quote(table)} WHERE {where}{order}{end}{locking}"
 
     def _rows(self, sql: str, parameters: Sequence[Any]) -> list[Any]:
         with self._connection.cursor() as cursor:

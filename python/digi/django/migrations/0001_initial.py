@@ -12,7 +12,7 @@ from digi.django.schema import Tables
 
 
 class Migration(migrations.Migration):
-    """Makes the tables of version 2."""
+    """Makes the tables."""
 
     initial = True
     dependencies: ClassVar[list[tuple[str, str]]] = []
@@ -25,7 +25,7 @@ class Migration(migrations.Migration):
                         ("id", models.BigIntegerField(primary_key=True, serialize=False)),
                         ("name", digi.django.fields.ExactTextField()),
                         ("kind", digi.django.fields.ExactTextField()),
-                        ("created_at", models.BigIntegerField()),
+                        ("created_at", digi.django.fields.MillisField()),
                     ],
                     options={"db_table": "digi_room"},
                 ),
@@ -36,7 +36,7 @@ class Migration(migrations.Migration):
                         ("epoch", models.BigIntegerField()),
                         ("last_seq", models.BigIntegerField()),
                         ("floor", models.BigIntegerField()),
-                        ("last_at", models.BigIntegerField()),
+                        ("last_at", digi.django.fields.MillisField()),
                     ],
                     options={"db_table": "digi_head"},
                 ),
@@ -54,7 +54,7 @@ class Migration(migrations.Migration):
                         ("user_name", digi.django.fields.ExactTextField()),
                         ("role", models.BigIntegerField(choices=[(0, "Member"), (1, "Moderator")])),
                         ("read_seq", models.BigIntegerField(db_default=0, default=0)),
-                        ("joined_at", models.BigIntegerField()),
+                        ("joined_at", digi.django.fields.MillisField()),
                     ],
                     options={"db_table": "digi_member"},
                 ),
@@ -67,9 +67,9 @@ class Migration(migrations.Migration):
                         ("sender_key", digi.django.fields.ExactCharField(max_length=191)),
                         ("sender_name", digi.django.fields.ExactTextField()),
                         ("client_id", digi.django.fields.ExactCharField(max_length=64, null=True)),
-                        ("created_at", models.BigIntegerField()),
-                        ("edited_at", models.BigIntegerField(null=True)),
-                        ("deleted_at", models.BigIntegerField(null=True)),
+                        ("created_at", digi.django.fields.MillisField()),
+                        ("edited_at", digi.django.fields.MillisField(null=True)),
+                        ("deleted_at", digi.django.fields.MillisField(null=True)),
                         ("body", digi.django.fields.ExactTextField(null=True)),
                     ],
                     options={"db_table": "digi_message"},
@@ -91,7 +91,7 @@ class Migration(migrations.Migration):
                         ),
                         ("message_id", models.BigIntegerField(null=True)),
                         ("user_key", digi.django.fields.ExactCharField(max_length=191, null=True)),
-                        ("at", models.BigIntegerField()),
+                        ("at", digi.django.fields.MillisField()),
                     ],
                     options={"db_table": "digi_change"},
                 ),
@@ -106,12 +106,12 @@ class Migration(migrations.Migration):
                         ),
                         ("node", models.BigIntegerField()),
                         ("number", models.BigIntegerField()),
-                        ("at", models.BigIntegerField()),
+                        ("at", digi.django.fields.MillisField()),
                         ("outcomes", digi.django.fields.ExactTextField(null=True)),
                     ],
                     options={"db_table": "digi_batch"},
                 ),
             ],
-            version=2,
+            versions={"sqlite": 2, "mssql": 1},
         ),
     ]

@@ -13,6 +13,7 @@ from django.db import transaction
 from digi.django import conf
 from digi.django.engine import get_cipher, make_engine
 from digi.django.models import Room
+from digi.django.mssql import is_sql_server
 from digi.django.rooms import Someone, create_room
 from digi.django.store import OrmStore
 
@@ -66,7 +67,7 @@ class Command(BaseCommand):
 
     def _restored(self) -> None:
         config = conf.get()
-        if config.store == "orm":
+        if config.store == "orm" and not is_sql_server(config.database):
             OrmStore(config.database).raise_all(time.time_ns() // 1_000_000)
         else:
             with make_engine() as engine:
