@@ -85,7 +85,7 @@ impl Failure {
     }
 
     /// The same, with another meaning.
-    pub(super) fn as_kind(self, kind: Kind) -> Self {
+    pub(super) fn with_kind(self, kind: Kind) -> Self {
         Self { kind, ..self }
     }
 

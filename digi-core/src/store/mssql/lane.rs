@@ -161,7 +161,11 @@ impl Lane {
             Value::Made(record(&applied)),
             Value::Made(moves_json(&heads, &plan)?),
         ];
-        let statement = rows.with(&self.statements.apply, values)?;
+        let statement = if rows.are_adds() {
+            rows.adds_with(&self.statements.apply_adds, values)?
+        } else {
+            rows.with(&self.statements.apply, values)?
+        };
         let (text, values) = statement.parts();
         let answer = connection.query(text, &values).await;
         if moved(answer.map_err(committing)?).map_err(committing)? {
@@ -194,7 +198,7 @@ impl Lane {
         }
         // Whatever it says instead: only its yes is certain.
         let committed = connection.batch(COMMIT).await;
-        committed.map_err(|failure| committing(failure.as_kind(Kind::Broken)))?;
+        committed.map_err(|failure| committing(failure.with_kind(Kind::Broken)))?;
         // The heads are not remembered: somebody else writes to these rooms as well.
         self.planner.committed()?;
         Ok(applied)
@@ -276,12 +280,12 @@ impl Lane {
     /// Removes the batches that nobody repeats any more, every now and then. It may as well fail.
     async fn forget(&mut self, batch: &Batch) {
         self.batches = self.batches.wrapping_add(1);
-        if self.batches % FORGET_EVERY != 0 {
+        if !self.batches.is_multiple_of(FORGET_EVERY) {
             return;
         }
         let below = bits(batch.id.number.saturating_sub(KEPT));
         let mut done = self.query(|statements| &statements.forget, &[&bits(batch.id.node), &below]).await;
-        if self.batches % FORGET_OLD_EVERY == 0 {
+        if self.batches.is_multiple_of(FORGET_OLD_EVERY) {
             done = done.and(self.query(|statements| &statements.forget_old, &[]).await);
         }
         if let Err(failure) = done {

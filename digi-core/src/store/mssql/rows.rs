@@ -264,8 +264,19 @@ impl<'p> Rows<'p> {
 
     /// Whether there is nothing to write.
     pub(super) fn is_empty(&self) -> bool {
-        let Self { texts: _, inserted, updated, log, left, joined } = self;
-        inserted.is_empty() && updated.is_empty() && log.is_empty() && left.is_empty() && joined.is_empty()
+        self.inserted.is_empty() && self.are_adds()
+    }
+
+    /// Whether there is nothing but new messages.
+    pub(super) fn are_adds(&self) -> bool {
+        let Self { texts: _, inserted: _, updated, log, left, joined } = self;
+        updated.is_empty() && log.is_empty() && left.is_empty() && joined.is_empty()
+    }
+
+    /// [`Rows::with`] of new messages alone: after `values` comes their list, then the texts.
+    pub(super) fn adds_with(self, statement: &str, mut values: Vec<Value<'p>>) -> Result<Bound<'p>, Failure> {
+        values.push(Value::Made(json(self.inserted)?));
+        Ok(self.texts.with(statement, values))
     }
 
     /// A statement that writes them: after `values` as its parameters come the five lists, then the texts.

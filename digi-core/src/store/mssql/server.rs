@@ -92,7 +92,7 @@ impl Server {
             };
             let mut connection = Connection::new(client);
             // Nothing was asked of it yet that could have been done.
-            connection.batch(SESSION).await.map_err(|failure| failure.as_kind(Kind::Away))?;
+            connection.batch(SESSION).await.map_err(|failure| failure.with_kind(Kind::Away))?;
             return Ok(connection);
         }
     }
@@ -106,7 +106,10 @@ async fn look(looking: Looking, mut failure: Failure) {
         pause = (pause * 2).min(PROBE.1);
         let Some(server) = looking.0.upgrade() else { return };
         match server.open().await {
-            Ok(_) => return,
+            Ok(_) => {
+                tracing::info!(server = %server.options.address(), "the database is there again");
+                return;
+            }
             Err(found) => {
                 *server.away.lock() = Some(found.clone());
                 failure = found;

@@ -53,9 +53,9 @@ DEALLOCATE heads;
     };
 }
 
-/// Writes the rows of a plan. An empty list costs nothing.
-macro_rules! write_rows {
-    ($inserted:literal, $updated:literal, $log:literal, $left:literal, $joined:literal) => {
+/// Writes new messages.
+macro_rules! insert_messages {
+    ($inserted:literal) => {
         concat!(
             "
     IF ", $inserted, " <> N'[]'
@@ -68,29 +68,55 @@ macro_rules! write_rows {
     INNER JOIN @texts AS n ON n.n = m.n
     LEFT JOIN @texts AS c ON c.n = m.c
     LEFT JOIN @texts AS b ON b.n = m.b;
-    IF ", $updated, " <> N'[]'
+"
+        )
+    };
+}
+
+/// Writes the rows of a plan. An empty list costs nothing.
+macro_rules! write_rows {
+    ($inserted:literal, $updated:literal, $log:literal, $left:literal, $joined:literal) => {
+        concat!(
+            insert_messages!($inserted),
+            "    IF ",
+            $updated,
+            " <> N'[]'
     UPDATE m SET body = b.v, edited_at = u.e, deleted_at = u.d
     FROM {schema}.digi_message AS m WITH (FORCESEEK)
-    INNER JOIN OPENJSON(", $updated, ") WITH (i BIGINT '$.i', e DATETIME2(3) '$.e', d DATETIME2(3) '$.d',
+    INNER JOIN OPENJSON(",
+            $updated,
+            ") WITH (i BIGINT '$.i', e DATETIME2(3) '$.e', d DATETIME2(3) '$.d',
         b INT '$.b') AS u ON u.i = m.id
     LEFT JOIN @texts AS b ON b.n = u.b;
-    IF ", $log, " <> N'[]'
+    IF ",
+            $log,
+            " <> N'[]'
     INSERT INTO {schema}.digi_change (room_id, seq, kind, message_id, user_key, at)
     SELECT l.r, l.s, l.w, l.m, u.v, l.t
-    FROM OPENJSON(", $log, ") WITH (r BIGINT '$.r', s BIGINT '$.s', w BIGINT '$.w', m BIGINT '$.m', u INT '$.u',
+    FROM OPENJSON(",
+            $log,
+            ") WITH (r BIGINT '$.r', s BIGINT '$.s', w BIGINT '$.w', m BIGINT '$.m', u INT '$.u',
         t DATETIME2(3) '$.t') AS l
     LEFT JOIN @texts AS u ON u.n = l.u;
-    IF ", $left, " <> N'[]'
+    IF ",
+            $left,
+            " <> N'[]'
     DELETE m
     FROM {schema}.digi_member AS m WITH (FORCESEEK)
-    INNER JOIN OPENJSON(", $left, ") WITH (r BIGINT '$.r', u INT '$.u') AS l ON l.r = m.room_id
+    INNER JOIN OPENJSON(",
+            $left,
+            ") WITH (r BIGINT '$.r', u INT '$.u') AS l ON l.r = m.room_id
     INNER JOIN @texts AS u ON u.n = l.u
         AND CAST(u.v AS NVARCHAR(191)) = m.user_key AND DATALENGTH(u.v) = DATALENGTH(m.user_key);
-    IF ", $joined, " <> N'[]'
+    IF ",
+            $joined,
+            " <> N'[]'
     BEGIN
         UPDATE m SET user_name = n.v, role = j.o
         FROM {schema}.digi_member AS m WITH (FORCESEEK)
-        INNER JOIN OPENJSON(", $joined, ") WITH (r BIGINT '$.r', u INT '$.u', n INT '$.n', o BIGINT '$.o',
+        INNER JOIN OPENJSON(",
+            $joined,
+            ") WITH (r BIGINT '$.r', u INT '$.u', n INT '$.n', o BIGINT '$.o',
             fresh INT '$.fresh') AS j ON j.r = m.room_id
         INNER JOIN @texts AS u ON u.n = j.u
             AND CAST(u.v AS NVARCHAR(191)) = m.user_key AND DATALENGTH(u.v) = DATALENGTH(m.user_key)
@@ -98,7 +124,9 @@ macro_rules! write_rows {
         WHERE j.fresh = 0;
         INSERT INTO {schema}.digi_member (room_id, user_key, user_name, role, joined_at)
         SELECT j.r, u.v, n.v, j.o, j.t
-        FROM OPENJSON(", $joined, ") WITH (r BIGINT '$.r', u INT '$.u', n INT '$.n', o BIGINT '$.o',
+        FROM OPENJSON(",
+            $joined,
+            ") WITH (r BIGINT '$.r', u INT '$.u', n INT '$.n', o BIGINT '$.o',
             t DATETIME2(3) '$.t', fresh INT '$.fresh') AS j
         INNER JOIN @texts AS u ON u.n = j.u
         INNER JOIN @texts AS n ON n.n = j.n
@@ -119,6 +147,20 @@ INSERT INTO {schema}.digi_batch (node, number, at, outcomes) VALUES (@P1, @P2, S
     "IF @moved = 0
 BEGIN",
     write_rows!("@P5", "@P6", "@P7", "@P8", "@P9"),
+    "    COMMIT TRANSACTION;
+END
+ELSE ROLLBACK TRANSACTION;
+SELECT @moved AS moved;"
+);
+
+/// The same for a batch of nothing but adds, as most are. Batch: node, number, outcomes; heads; inserted.
+const APPLY_ADDS: &str = concat!(
+    "BEGIN TRANSACTION;
+INSERT INTO {schema}.digi_batch (node, number, at, outcomes) VALUES (@P1, @P2, SYSUTCDATETIME(), @P3);",
+    move_heads!("@P4"),
+    "IF @moved = 0
+BEGIN",
+    insert_messages!("@P5"),
     "    COMMIT TRANSACTION;
 END
 ELSE ROLLBACK TRANSACTION;
@@ -272,6 +314,7 @@ SELECT @@ROWCOUNT AS removed;";
 /// The texts for one schema.
 pub(super) struct Statements {
     pub(super) apply: String,
+    pub(super) apply_adds: String,
     pub(super) claim: String,
     pub(super) write: String,
     pub(super) finish: String,
@@ -302,6 +345,7 @@ impl Statements {
         let of = |text| in_schema(text, schema);
         Self {
             apply: of(APPLY),
+            apply_adds: of(APPLY_ADDS),
             claim: of(CLAIM),
             write: of(WRITE),
             finish: of(FINISH),
