@@ -137,35 +137,30 @@ macro_rules! write_rows {
     };
 }
 
-/// A whole batch that was planned on heads as they were remembered. Batch: node, number, outcomes; heads;
-/// inserted, updated, log, left, joined. Gives `moved`: 0, committed; 1, rolled back because a head was not as
-/// remembered.
-const APPLY: &str = concat!(
-    "BEGIN TRANSACTION;
+/// A whole batch that was planned on heads as they were remembered. Parameters: node, number, outcomes; heads; and what
+/// is written. Gives `moved`: 0, committed; 1, rolled back because a head was not as remembered.
+macro_rules! apply {
+    ($($write:tt)+) => {
+        concat!(
+            "BEGIN TRANSACTION;
 INSERT INTO {schema}.digi_batch (node, number, at, outcomes) VALUES (@P1, @P2, SYSUTCDATETIME(), @P3);",
-    move_heads!("@P4"),
-    "IF @moved = 0
+            move_heads!("@P4"),
+            "IF @moved = 0
 BEGIN",
-    write_rows!("@P5", "@P6", "@P7", "@P8", "@P9"),
-    "    COMMIT TRANSACTION;
+            $($write)+,
+            "    COMMIT TRANSACTION;
 END
 ELSE ROLLBACK TRANSACTION;
 SELECT @moved AS moved;"
-);
+        )
+    };
+}
 
-/// The same for a batch of nothing but adds, as most are. Batch: node, number, outcomes; heads; inserted.
-const APPLY_ADDS: &str = concat!(
-    "BEGIN TRANSACTION;
-INSERT INTO {schema}.digi_batch (node, number, at, outcomes) VALUES (@P1, @P2, SYSUTCDATETIME(), @P3);",
-    move_heads!("@P4"),
-    "IF @moved = 0
-BEGIN",
-    insert_messages!("@P5"),
-    "    COMMIT TRANSACTION;
-END
-ELSE ROLLBACK TRANSACTION;
-SELECT @moved AS moved;"
-);
+/// Inserted, updated, log, left, joined.
+const APPLY: &str = apply!(write_rows!("@P5", "@P6", "@P7", "@P8", "@P9"));
+
+/// Inserted, and nothing else, as of most batches.
+const APPLY_ADDS: &str = apply!(insert_messages!("@P5"));
 
 /// The beginning of a batch whose heads are locked first. Node, number; rooms. Gives the heads.
 const CLAIM: &str =
