@@ -1,5 +1,7 @@
 //! A short measurement of stores: there are figures for every number of senders, and no password in what goes wrong.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests say what is wrong by panicking")]
+
 use std::process::{Command, Output};
 
 fn measure(url: &str, args: &[&str]) -> Output {
