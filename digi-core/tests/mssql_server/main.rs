@@ -11,6 +11,7 @@ mod faults;
 mod proxy;
 mod replay;
 mod suite;
+mod values;
 
 use std::process::ExitCode;
 
@@ -22,6 +23,7 @@ fn main() -> ExitCode {
     let mut trials = suite::trials(url.as_deref());
     trials.extend(faults::trials(url.as_deref()));
     trials.extend(replay::trials(url.as_deref()));
+    trials.extend(values::trials(url.as_deref()));
     if url.is_none() {
         trials = trials.into_iter().map(|trial| trial.with_ignored_flag(true)).collect();
     }
