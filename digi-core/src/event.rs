@@ -102,6 +102,11 @@ pub enum Signal {
         /// The user.
         user: UserKey,
     },
+    /// Changes were committed whose events could not be published: compare with the store.
+    Missed {
+        /// Of which room; none: of so many that they were not kept.
+        room: Option<RoomId>,
+    },
 }
 
 /// What a channel layer carries between nodes.
@@ -136,8 +141,8 @@ impl Envelope {
     pub fn group(&self) -> Group {
         match self {
             Self::Event(event) => Group::Room(event.room),
-            Self::Signal(Signal::Room { room, .. }) => Group::Room(*room),
-            Self::Signal(Signal::Kick { .. }) => Group::Nodes,
+            Self::Signal(Signal::Room { room, .. } | Signal::Missed { room: Some(room) }) => Group::Room(*room),
+            Self::Signal(Signal::Kick { .. } | Signal::Missed { room: None }) => Group::Nodes,
         }
     }
 }
@@ -209,5 +214,7 @@ mod tests {
         let typing = Signal::Room { room: RoomId(2), from: "7".into(), frame };
         assert_eq!(Envelope::Signal(typing).group().to_string(), "chat_2");
         assert_eq!(Envelope::Signal(Signal::Kick { user: "7".into() }).group().to_string(), "digi_nodes");
+        let missed = |room| Envelope::Signal(Signal::Missed { room }).group();
+        assert_eq!((missed(Some(RoomId(3))), missed(None)), (Group::Room(RoomId(3)), Group::Nodes));
     }
 }

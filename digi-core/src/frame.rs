@@ -41,6 +41,12 @@ impl Frame {
         Self(text.into())
     }
 
+    /// The frame whose text is `text`, which lies in `whole`: shares its memory.
+    #[cfg(feature = "redis")]
+    pub(crate) fn part_of(whole: &Bytes, text: &str) -> Self {
+        Self(whole.slice_ref(text.as_bytes()))
+    }
+
     fn encode(value: &impl Serialize, capacity: usize) -> Self {
         let mut out = Vec::with_capacity(capacity);
         // Writing plain structs into memory cannot fail; an empty frame would be ignored by every client.

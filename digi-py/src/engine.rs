@@ -369,6 +369,8 @@ impl Engine {
             ("duplicates", stats.duplicates),
             ("batches", stats.batches),
             ("deliveries", stats.deliveries),
+            ("layer_up", stats.layer_up.into()),
+            ("layer_undecodable", stats.layer_undecodable),
             ("layer_lagged", stats.layer_lagged),
             ("ignored_claims", stats.ignored_claims),
         ]))

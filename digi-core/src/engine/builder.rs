@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::core::{Core, Parts};
 use super::outbox::OutboxLimits;
 use super::writer::WriterHandle;
-use super::{Engine, tasks, writer};
+use super::{Engine, publisher, tasks, writer};
 use crate::consumer::{ConsumerLimits, Policy, Rules};
 use crate::error::{Code, Error};
 use crate::frame::Encoder;
@@ -164,7 +164,7 @@ impl EngineBuilder {
         let (writer, queues) = WriterHandle::new(self.limits.queued, store.lanes());
         let (subscriptions, wanted) = tokio::sync::mpsc::unbounded_channel();
         let limits = self.limits;
-        let (outgoing, published) = tokio::sync::mpsc::channel(tasks::OUTGOING);
+        let (publisher, outgoing) = publisher::publisher();
         let parts = Parts {
             rules: Arc::new(rules),
             limits,
@@ -172,7 +172,7 @@ impl EngineBuilder {
             layer: layer.clone(),
             writer,
             subscriptions,
-            outgoing,
+            publisher,
             runtime,
         };
         let core = Arc::new(Core::new(parts));
@@ -184,7 +184,7 @@ impl EngineBuilder {
         }
         core.spawn(tasks::timers(weak()));
         core.spawn(tasks::layer(weak()));
-        core.spawn(tasks::publish(layer, published));
+        core.spawn(publisher::run(layer, outgoing));
         core.spawn(tasks::subscriptions(weak(), wanted));
         core.spawn(tasks::compare(weak()));
         Ok(Engine { core })

@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use tracing::{debug, warn};
 
 use super::builder::Limits;
+use super::publisher::Publisher;
 use super::registry::Registry;
 use super::session::SessionCore;
 use super::stats::Counters;
@@ -46,8 +47,7 @@ pub(super) struct Core {
     pub(super) timers: Timers,
     /// Rooms whose subscription on the layer has to be looked at.
     pub(super) subscriptions: tokio::sync::mpsc::UnboundedSender<RoomId>,
-    /// What is to be published, in order.
-    outgoing: tokio::sync::mpsc::Sender<Vec<Envelope>>,
+    publisher: Publisher,
     /// Asks for a comparison of all heads with the store, now.
     pub(super) compare: Arc<Notify>,
     rooms: [Mutex<HashMap<RoomId, LiveRoom>>; ROOM_SHARDS],
@@ -66,7 +66,7 @@ pub(super) struct Parts {
     pub(super) layer: Arc<dyn ChannelLayer>,
     pub(super) writer: WriterHandle,
     pub(super) subscriptions: tokio::sync::mpsc::UnboundedSender<RoomId>,
-    pub(super) outgoing: tokio::sync::mpsc::Sender<Vec<Envelope>>,
+    pub(super) publisher: Publisher,
     pub(super) runtime: Handle,
 }
 
@@ -110,7 +110,7 @@ impl Drop for Core {
 
 impl Core {
     pub(super) fn new(parts: Parts) -> Self {
-        let Parts { rules, limits, store, layer, writer, subscriptions, outgoing, runtime } = parts;
+        let Parts { rules, limits, store, layer, writer, subscriptions, publisher, runtime } = parts;
         Self {
             rules,
             store,
@@ -121,7 +121,7 @@ impl Core {
             counters: Counters::default(),
             timers: Timers::default(),
             subscriptions,
-            outgoing,
+            publisher,
             compare: Arc::default(),
             rooms: std::array::from_fn(|_| Mutex::default()),
             raising: Mutex::default(),
@@ -316,6 +316,11 @@ impl Core {
             Signal::Room { room, from, frame } => {
                 self.at_room(*room, |room, wakes| room.signal(from, frame, wakes));
             }
+            Signal::Missed { room: Some(room) } => {
+                let now = self.now();
+                self.at_room(*room, |room, _| room.handle_lagged(now));
+            }
+            Signal::Missed { room: None } => self.compare.notify_one(),
             Signal::Kick { user } => {
                 for session in self.registry.of_user(user) {
                     session.tell(self, |consumer| consumer.handle_closed(CloseCode::Kicked));
@@ -328,9 +333,7 @@ impl Core {
         if envelopes.is_empty() || self.layer.is_alone() {
             return;
         }
-        if self.outgoing.try_send(envelopes).is_err() {
-            debug!("the layer is too slow; the others read the log");
-        }
+        self.publisher.publish(envelopes);
     }
 
     /// Does what a session's consumer wants done. Called by one task at a time for a session.

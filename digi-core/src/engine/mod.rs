@@ -7,6 +7,7 @@
 mod builder;
 mod core;
 mod outbox;
+mod publisher;
 mod registry;
 mod session;
 mod stats;
@@ -245,7 +246,10 @@ impl Engine {
 
     /// What the engine has done and has to do.
     pub fn stats(&self) -> Stats {
+        let layer = self.core.layer.status();
         Stats {
+            layer_up: layer.is_up,
+            layer_undecodable: layer.undecodable,
             sessions: self.core.registry.len() as u64,
             rooms: self.core.room_count() as u64,
             queued: self.core.writer.waiting() as u64,

@@ -22,6 +22,10 @@ pub struct Stats {
     pub batches: u64,
     /// Frames of rooms that were put into outboxes.
     pub deliveries: u64,
+    /// Whether the channel layer can be reached, now.
+    pub layer_up: bool,
+    /// What came in on the layer, could not be read, and was dropped.
+    pub layer_undecodable: u64,
     /// Times that the layer said it may have lost something.
     pub layer_lagged: u64,
     /// Frames that claimed another user, of sessions that have ended; they were not believed.

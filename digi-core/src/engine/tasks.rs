@@ -11,7 +11,7 @@ use super::core::{Core, Wakes};
 use super::stats::add;
 use crate::event::{Envelope, Group};
 use crate::id::RoomId;
-use crate::layer::{ChannelLayer, Incoming};
+use crate::layer::Incoming;
 use crate::store::StoreError;
 
 /// Between two comparisons of all heads with the store: the least, doubled while nothing is found, and the most.
@@ -23,8 +23,8 @@ const MARKER: Duration = Duration::from_millis(100);
 /// How many heads are asked for at once.
 const CHUNK: usize = 500;
 
-/// How many batches wait to be published. What comes beyond is not, and the other nodes find it in the log.
-pub(super) const OUTGOING: usize = 256;
+/// How many subscriptions are changed at once.
+const SUBSCRIPTIONS: usize = 1_000;
 
 /// How long a room without sessions stays loaded, at least.
 const IDLE: Duration = Duration::from_secs(10);
@@ -54,7 +54,7 @@ pub(super) async fn timers(core: Weak<Core>) {
 /// Takes in what other nodes publish.
 pub(super) async fn layer(core: Weak<Core>) {
     let Some(layer) = core.upgrade().map(|core| core.layer.clone()) else { return };
-    if let Err(error) = layer.subscribe(Group::Nodes).await {
+    if let Err(error) = layer.subscribe(&[Group::Nodes]).await {
         debug!(%error, "not subscribed yet");
     }
     loop {
@@ -65,13 +65,7 @@ pub(super) async fn layer(core: Weak<Core>) {
         };
         let (Some(core), Some(incoming)) = (core.upgrade(), incoming) else { return };
         match incoming {
-            Incoming::Arrived(Envelope::Event(event)) => {
-                let mut wakes = Wakes::default();
-                core.event(event, &mut wakes);
-                wakes.wake();
-                core.counters.delivered(wakes.delivered);
-            }
-            Incoming::Arrived(Envelope::Signal(signal)) => core.signal(&signal),
+            Incoming::Arrived(envelopes) => arrived(&core, envelopes),
             Incoming::Lagged => {
                 add(&core.counters.layer_lagged, 1);
                 core.compare.notify_one();
@@ -80,33 +74,36 @@ pub(super) async fn layer(core: Weak<Core>) {
     }
 }
 
-/// Publishes one batch after the other: what goes out side by side arrives in disorder, and the others would wait for
-/// what seems to be missing.
-pub(super) async fn publish(layer: Arc<dyn ChannelLayer>, mut batches: mpsc::Receiver<Vec<Envelope>>) {
-    while let Some(envelopes) = batches.recv().await {
-        if let Err(error) = layer.publish(&envelopes).await {
-            debug!(%error, "not published; the others read the log");
+fn arrived(core: &Arc<Core>, envelopes: Vec<Envelope>) {
+    let mut wakes = Wakes::default();
+    for envelope in envelopes {
+        match envelope {
+            Envelope::Event(event) => core.event(event, &mut wakes),
+            Envelope::Signal(signal) => core.signal(&signal),
         }
     }
+    wakes.wake();
+    core.counters.delivered(wakes.delivered);
 }
 
 /// Keeps the layer's subscriptions equal to the loaded rooms.
 pub(super) async fn subscriptions(core: Weak<Core>, mut rooms: mpsc::UnboundedReceiver<RoomId>) {
-    while let Some(room) = rooms.recv().await {
+    let mut changed = Vec::new();
+    while rooms.recv_many(&mut changed, SUBSCRIPTIONS).await > 0 {
         let Some(core) = core.upgrade() else { return };
-        let group = Group::Room(room);
-        let result = if core.is_loaded(room) {
-            let result = core.layer.subscribe(group).await;
-            // Also when there is no other node: what was committed here between the reading of the head and the
-            // loading of the room was told to nobody.
-            let now = core.now();
+        changed.sort_unstable();
+        changed.dedup();
+        let (loaded, unloaded): (Vec<_>, Vec<_>) = changed.drain(..).partition(|room| core.is_loaded(*room));
+        let groups = |rooms: &[RoomId]| rooms.iter().copied().map(Group::Room).collect::<Vec<_>>();
+        let results = [core.layer.unsubscribe(&groups(&unloaded)).await, core.layer.subscribe(&groups(&loaded)).await];
+        for error in results.into_iter().filter_map(Result::err) {
+            debug!(%error, "subscriptions follow when the layer is back");
+        }
+        // Also when there is no other node: what was committed here between the reading of the head and the loading of
+        // the room was told to nobody.
+        let now = core.now();
+        for room in loaded {
             core.at_room(room, |room, _| room.handle_lagged(now));
-            result
-        } else {
-            core.layer.unsubscribe(group).await
-        };
-        if let Err(error) = result {
-            debug!(%error, %group, "the subscription follows when the layer is back");
         }
     }
 }
@@ -147,7 +144,9 @@ pub(super) async fn compare(core: Weak<Core>) {
         }
         since_compare = tokio::time::Instant::now();
         match compare_once(&here).await {
-            Ok(found) => pause = if found { COMPARE.0 } else { (pause * 2).min(COMPARE.1) },
+            // While the layer is away, this is how other nodes are heard of.
+            Ok(found) if found || !here.layer.status().is_up => pause = COMPARE.0,
+            Ok(_) => pause = (pause * 2).min(COMPARE.1),
             Err(error) => {
                 warn!(%error, "heads could not be compared");
                 pause = COMPARE.0;

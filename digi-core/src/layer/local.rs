@@ -11,15 +11,18 @@ use tokio::sync::mpsc;
 use super::{ChannelLayer, Incoming, LayerError};
 use crate::event::{Envelope, Group};
 
-/// How many envelopes wait for a node before it starts to lose some.
-const WAITING: usize = 4_096;
+/// How many pieces wait for a node before it starts to lose some.
+const WAITING: usize = 256;
+
+/// How many envelopes a piece has at the most.
+const PIECE: usize = 64;
 
 /// One node's end of a layer in this process.
 #[derive(Debug)]
 pub struct LocalLayer {
     hub: Arc<Hub>,
     node: u64,
-    incoming: tokio::sync::Mutex<mpsc::Receiver<Envelope>>,
+    incoming: tokio::sync::Mutex<mpsc::Receiver<Vec<Envelope>>>,
     lagged: Arc<AtomicBool>,
 }
 
@@ -37,7 +40,7 @@ struct HubState {
 
 #[derive(Debug)]
 struct Peer {
-    queue: mpsc::Sender<Envelope>,
+    queue: mpsc::Sender<Vec<Envelope>>,
     lagged: Arc<AtomicBool>,
 }
 
@@ -80,17 +83,22 @@ impl Drop for LocalLayer {
 
 #[async_trait]
 impl ChannelLayer for LocalLayer {
-    async fn subscribe(&self, group: Group) -> Result<(), LayerError> {
-        self.hub.state.lock().groups.entry(group).or_default().insert(self.node);
+    async fn subscribe(&self, groups: &[Group]) -> Result<(), LayerError> {
+        let mut state = self.hub.state.lock();
+        for group in groups {
+            state.groups.entry(*group).or_default().insert(self.node);
+        }
         Ok(())
     }
 
-    async fn unsubscribe(&self, group: Group) -> Result<(), LayerError> {
+    async fn unsubscribe(&self, groups: &[Group]) -> Result<(), LayerError> {
         let mut state = self.hub.state.lock();
-        if let Some(nodes) = state.groups.get_mut(&group) {
-            nodes.remove(&self.node);
-            if nodes.is_empty() {
-                state.groups.remove(&group);
+        for group in groups {
+            if let Some(nodes) = state.groups.get_mut(group) {
+                nodes.remove(&self.node);
+                if nodes.is_empty() {
+                    state.groups.remove(group);
+                }
             }
         }
         Ok(())
@@ -98,11 +106,17 @@ impl ChannelLayer for LocalLayer {
 
     async fn publish(&self, envelopes: &[Envelope]) -> Result<(), LayerError> {
         let state = self.hub.state.lock();
-        for envelope in envelopes {
-            let Some(subscribed) = state.groups.get(&envelope.group()) else { continue };
-            for node in subscribed.iter().filter(|node| **node != self.node) {
-                let Some(peer) = state.nodes.get(node) else { continue };
-                if peer.queue.try_send(envelope.clone()).is_err() {
+        for piece in envelopes.chunks(PIECE) {
+            let mut of_node: HashMap<u64, Vec<Envelope>> = HashMap::new();
+            for envelope in piece {
+                let Some(subscribed) = state.groups.get(&envelope.group()) else { continue };
+                for node in subscribed.iter().filter(|node| **node != self.node) {
+                    of_node.entry(*node).or_default().push(envelope.clone());
+                }
+            }
+            for (node, envelopes) in of_node {
+                let Some(peer) = state.nodes.get(&node) else { continue };
+                if peer.queue.try_send(envelopes).is_err() {
                     // The queue is full, so its reader will come by and see this.
                     peer.lagged.store(true, Ordering::Release);
                 }

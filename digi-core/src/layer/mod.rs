@@ -4,6 +4,8 @@
 //! backend has few promises to keep, and every one of them passes one suite (`layer_suite!`, feature `testing`).
 
 mod local;
+#[cfg(feature = "redis")]
+mod wire;
 
 use async_trait::async_trait;
 
@@ -18,24 +20,29 @@ use crate::event::{Envelope, Group};
 ///    more. What the publishing node sent itself need not arrive, and may.
 /// 2. When something may have been lost, [`next`](ChannelLayer::next) says [`Incoming::Lagged`] once the layer knows.
 /// 3. [`publish`](ChannelLayer::publish) does not wait for slow nodes: it loses, and the losers get `Lagged`.
+/// 4. While the layer cannot be reached, every call fails soon, and [`status`](ChannelLayer::status) says so. The layer
+///    looks for its way back by itself, subscribes anew, and then says `Lagged`.
 #[async_trait]
 pub trait ChannelLayer: Send + Sync + 'static {
-    /// From now on, what others publish to the group arrives. Subscribing twice is as once.
+    /// Once this has returned without an error, what others publish to the groups arrives. Subscribing twice is as
+    /// once.
     ///
     /// # Errors
     /// The layer cannot be reached; it subscribes by itself when it is back, and then reports `Lagged`.
-    async fn subscribe(&self, group: Group) -> Result<(), LayerError>;
+    async fn subscribe(&self, groups: &[Group]) -> Result<(), LayerError>;
 
     /// From now on, it does not.
     ///
     /// # Errors
-    /// The layer cannot be reached; the subscription is gone all the same.
-    async fn unsubscribe(&self, group: Group) -> Result<(), LayerError>;
+    /// The layer cannot be reached; the subscriptions are gone all the same.
+    async fn unsubscribe(&self, groups: &[Group]) -> Result<(), LayerError>;
 
-    /// Sends to the other nodes that are subscribed to each envelope's group.
+    /// Sends to the other nodes that are subscribed to each envelope's group; those of one group in their order, as far
+    /// as the layer keeps one.
     ///
     /// # Errors
-    /// The layer cannot be reached. Nothing has to be repeated: the others read the log.
+    /// Some of the envelopes, or all, may not have been sent. Events need not be repeated, because the others read the
+    /// log; that there is something to read can be said later ([`Signal::Missed`](crate::event::Signal::Missed)).
     async fn publish(&self, envelopes: &[Envelope]) -> Result<(), LayerError>;
 
     /// What comes in next; none when the layer has been closed. Called by one task only, which may drop the future while
@@ -46,13 +53,33 @@ pub trait ChannelLayer: Send + Sync + 'static {
     fn is_alone(&self) -> bool {
         false
     }
+
+    /// How the layer is.
+    fn status(&self) -> LayerStatus {
+        LayerStatus::default()
+    }
+}
+
+/// How a layer is, now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LayerStatus {
+    /// Whether all of it can be reached.
+    pub is_up: bool,
+    /// What came in so far that could not be read, and was dropped.
+    pub undecodable: u64,
+}
+
+impl Default for LayerStatus {
+    fn default() -> Self {
+        Self { is_up: true, undecodable: 0 }
+    }
 }
 
 /// What a layer hands to its node.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Incoming {
-    /// Another node published this.
-    Arrived(Envelope),
+    /// Other nodes published these, in this order.
+    Arrived(Vec<Envelope>),
     /// Something may have been lost: compare with the store.
     Lagged,
 }

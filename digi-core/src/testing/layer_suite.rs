@@ -80,30 +80,38 @@ fn added(room: i64, seq: u64) -> Envelope {
     Envelope::Event(Event { room: RoomId(room), at: Cursor::new(Epoch(1_700_000_000_000), Seq(seq)), kind })
 }
 
-/// The next envelope that another node has sent; what the layer may repeat or report is passed over.
-async fn arrival(node: &Node) -> Envelope {
+/// What other nodes have sent and comes in next; what the layer reports is passed over.
+async fn arrived(node: &Node) -> Vec<Envelope> {
     loop {
         match node.next().await.unwrap() {
-            Incoming::Arrived(envelope) => return envelope,
+            Incoming::Arrived(envelopes) => return envelopes,
             Incoming::Lagged => {}
         }
     }
+}
+
+/// The next envelope, where it comes alone.
+async fn arrival(node: &Node) -> Envelope {
+    let mut envelopes = arrived(node).await;
+    assert_eq!(envelopes.len(), 1, "one was published");
+    envelopes.remove(0)
 }
 
 /// Receives until all of `wanted` have come, and nothing else came.
 async fn arrivals(node: &Node, wanted: &[Envelope]) {
     let mut missing: Vec<_> = wanted.iter().collect();
     while !missing.is_empty() {
-        let envelope = arrival(node).await;
-        assert!(wanted.contains(&envelope), "{envelope:?} was not published for this node");
-        missing.retain(|wanted| **wanted != envelope);
+        for envelope in arrived(node).await {
+            assert!(wanted.contains(&envelope), "{envelope:?} was not published for this node");
+            missing.retain(|wanted| **wanted != envelope);
+        }
     }
 }
 
 /// What is published to a group arrives at every other subscribed node.
 pub async fn what_is_published_arrives_at_every_subscriber([a, b, c]: [Node; 3]) {
     for node in [&a, &b, &c] {
-        node.subscribe(Group::Room(RoomId(1))).await.unwrap();
+        node.subscribe(&[Group::Room(RoomId(1))]).await.unwrap();
     }
     let wanted = [added(1, 1), added(1, 2), added(1, 3)];
     a.publish(&wanted).await.unwrap();
@@ -113,8 +121,8 @@ pub async fn what_is_published_arrives_at_every_subscriber([a, b, c]: [Node; 3])
 
 /// Events and signals of every kind come out as they went in.
 pub async fn every_kind_of_envelope_arrives_as_it_was([a, b, _]: [Node; 3]) {
-    b.subscribe(Group::Room(RoomId(1))).await.unwrap();
-    b.subscribe(Group::Nodes).await.unwrap();
+    b.subscribe(&[Group::Room(RoomId(1))]).await.unwrap();
+    b.subscribe(&[Group::Nodes]).await.unwrap();
     let at = Cursor::new(Epoch(3), Seq(u64::from(u32::MAX)));
     let member = |op| {
         let kind = EventKind::Member { op, member: UserKey::from("ключ") };
@@ -137,6 +145,8 @@ pub async fn every_kind_of_envelope_arrives_as_it_was([a, b, _]: [Node; 3]) {
         member(MemberOp::Left),
         Envelope::Signal(typing),
         Envelope::Signal(Signal::Kick { user: "7".into() }),
+        Envelope::Signal(Signal::Missed { room: Some(RoomId(1)) }),
+        Envelope::Signal(Signal::Missed { room: None }),
     ];
     a.publish(&wanted).await.unwrap();
     arrivals(&b, &wanted).await;
@@ -144,8 +154,8 @@ pub async fn every_kind_of_envelope_arrives_as_it_was([a, b, _]: [Node; 3]) {
 
 /// A node hears of the groups that it is subscribed to, and of no others.
 pub async fn groups_do_not_mix([a, b, c]: [Node; 3]) {
-    b.subscribe(Group::Room(RoomId(1))).await.unwrap();
-    c.subscribe(Group::Room(RoomId(11))).await.unwrap();
+    b.subscribe(&[Group::Room(RoomId(1))]).await.unwrap();
+    c.subscribe(&[Group::Room(RoomId(11))]).await.unwrap();
     a.publish(&[added(1, 1), added(11, 1), added(111, 1)]).await.unwrap();
     arrivals(&b, &[added(1, 1)]).await;
     arrivals(&c, &[added(11, 1)]).await;
@@ -156,10 +166,10 @@ pub async fn groups_do_not_mix([a, b, c]: [Node; 3]) {
 
 /// After unsubscribing from one group, only the others arrive.
 pub async fn after_unsubscribing_nothing_arrives([a, b, _]: [Node; 3]) {
-    b.subscribe(Group::Room(RoomId(1))).await.unwrap();
-    b.subscribe(Group::Room(RoomId(2))).await.unwrap();
-    b.unsubscribe(Group::Room(RoomId(1))).await.unwrap();
-    b.unsubscribe(Group::Room(RoomId(77))).await.unwrap();
+    b.subscribe(&[Group::Room(RoomId(1))]).await.unwrap();
+    b.subscribe(&[Group::Room(RoomId(2))]).await.unwrap();
+    b.unsubscribe(&[Group::Room(RoomId(1))]).await.unwrap();
+    b.unsubscribe(&[Group::Room(RoomId(77))]).await.unwrap();
     a.publish(&[added(1, 1), added(2, 1)]).await.unwrap();
     assert_eq!(arrival(&b).await, added(2, 1));
 }
@@ -167,20 +177,20 @@ pub async fn after_unsubscribing_nothing_arrives([a, b, _]: [Node; 3]) {
 /// Subscribing twice neither doubles what arrives nor needs two unsubscriptions.
 pub async fn subscribing_twice_is_as_once([a, b, _]: [Node; 3]) {
     let group = Group::Room(RoomId(1));
-    b.subscribe(Group::Room(RoomId(2))).await.unwrap();
-    b.subscribe(group).await.unwrap();
-    b.subscribe(group).await.unwrap();
+    b.subscribe(&[Group::Room(RoomId(2))]).await.unwrap();
+    b.subscribe(&[group]).await.unwrap();
+    b.subscribe(&[group]).await.unwrap();
     a.publish(&[added(1, 1), added(2, 1)]).await.unwrap();
     arrivals(&b, &[added(1, 1), added(2, 1)]).await;
-    b.unsubscribe(group).await.unwrap();
+    b.unsubscribe(&[group]).await.unwrap();
     a.publish(&[added(1, 2), added(2, 2)]).await.unwrap();
     assert_eq!(arrival(&b).await, added(2, 2));
 }
 
 /// A node that has gone does not keep the others from hearing.
 pub async fn a_node_that_was_dropped_is_no_obstacle([a, b, c]: [Node; 3]) {
-    b.subscribe(Group::Room(RoomId(1))).await.unwrap();
-    c.subscribe(Group::Room(RoomId(1))).await.unwrap();
+    b.subscribe(&[Group::Room(RoomId(1))]).await.unwrap();
+    c.subscribe(&[Group::Room(RoomId(1))]).await.unwrap();
     drop(b);
     a.publish(&[added(1, 1)]).await.unwrap();
     assert_eq!(arrival(&c).await, added(1, 1));
@@ -188,7 +198,7 @@ pub async fn a_node_that_was_dropped_is_no_obstacle([a, b, c]: [Node; 3]) {
 
 /// Publishing does not wait for a node that does not read; what that one loses is reported to it.
 pub async fn what_is_lost_is_reported([a, b, _]: [Node; 3]) {
-    b.subscribe(Group::Room(RoomId(1))).await.unwrap();
+    b.subscribe(&[Group::Room(RoomId(1))]).await.unwrap();
     // More than any bounded queue holds, in pieces as a writer would send them.
     const PIECES: u64 = 400;
     const PIECE: u64 = 500;
@@ -200,10 +210,10 @@ pub async fn what_is_lost_is_reported([a, b, _]: [Node; 3]) {
     while !lagged && arrived.len() < (PIECES * PIECE) as usize {
         match b.next().await.unwrap() {
             Incoming::Lagged => lagged = true,
-            Incoming::Arrived(Envelope::Event(event)) => {
-                arrived.insert(event.at.seq);
-            }
-            Incoming::Arrived(other) => panic!("{other:?} was never published"),
+            Incoming::Arrived(envelopes) => arrived.extend(envelopes.iter().map(|envelope| match envelope {
+                Envelope::Event(event) => event.at.seq,
+                other => panic!("{other:?} was never published"),
+            })),
         }
     }
     assert!(lagged || arrived.len() == (PIECES * PIECE) as usize, "something was lost and nobody said so");
@@ -216,7 +226,7 @@ pub async fn what_is_lost_is_reported([a, b, _]: [Node; 3]) {
 /// Several nodes publishing at once reach each other.
 pub async fn concurrent_publishers_reach_everybody([a, b, c]: [Node; 3]) {
     for node in [&a, &b, &c] {
-        node.subscribe(Group::Room(RoomId(1))).await.unwrap();
+        node.subscribe(&[Group::Room(RoomId(1))]).await.unwrap();
     }
     let piece = |from: u64| (from..from + 100).map(|seq| added(1, seq)).collect::<Vec<_>>();
     let (of_a, of_b, of_c) = (piece(1_000), piece(2_000), piece(3_000));
@@ -226,9 +236,10 @@ pub async fn concurrent_publishers_reach_everybody([a, b, c]: [Node; 3]) {
         let others: Vec<_> = [&of_a, &of_b, &of_c].into_iter().filter(|of| *of != own).flatten().cloned().collect();
         let mut missing: HashSet<_> = others.iter().map(|envelope| format!("{envelope:?}")).collect();
         while !missing.is_empty() {
-            let envelope = arrival(node).await;
-            // A node's own echo may come, too.
-            missing.remove(&format!("{envelope:?}"));
+            for envelope in arrived(node).await {
+                // A node's own echo may come, too.
+                missing.remove(&format!("{envelope:?}"));
+            }
         }
     }
 }

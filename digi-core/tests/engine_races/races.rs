@@ -191,11 +191,11 @@ struct SlowLayer {
 
 #[async_trait]
 impl ChannelLayer for SlowLayer {
-    async fn subscribe(&self, _: Group) -> Result<(), LayerError> {
+    async fn subscribe(&self, _: &[Group]) -> Result<(), LayerError> {
         Ok(())
     }
 
-    async fn unsubscribe(&self, _: Group) -> Result<(), LayerError> {
+    async fn unsubscribe(&self, _: &[Group]) -> Result<(), LayerError> {
         Ok(())
     }
 
