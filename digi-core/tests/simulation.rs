@@ -48,14 +48,26 @@ fn a_removal_closes_the_sessions_from_before_it_and_no_others() {
 }
 
 #[test]
+fn what_the_layer_did_not_carry_is_read_from_the_log_without_comparing_heads() {
+    let total = run_all(Profile::Layer, 0..seeds());
+    assert!(total.outages > seeds() && total.kicks > 0 && total.restores == 0, "{total:?}");
+}
+
+#[test]
 fn a_run_is_decided_by_its_seed() {
-    for seed in 0..20 {
-        assert_eq!(run(seed, Profile::Everything), run(seed, Profile::Everything), "seed {seed}");
+    for profile in Profile::ALL {
+        for seed in 0..10 {
+            assert_eq!(run(seed, profile), run(seed, profile), "seed {seed} of {profile:?}");
+        }
     }
 }
 
 fn is_found(bug: Bug) {
-    let found = bugs::with(bug, || (0..1_000).find_map(|seed| run(seed, Profile::Everything).err()));
+    is_found_in(bug, Profile::Everything);
+}
+
+fn is_found_in(bug: Bug, profile: Profile) {
+    let found = bugs::with(bug, || (0..1_000).find_map(|seed| run(seed, profile).err()));
     match found {
         Some(failure) => println!("{bug:?} is found: {failure}"),
         None => panic!("{bug:?} is not found within 1,000 seeds"),
@@ -85,6 +97,16 @@ fn a_broadcast_before_the_commit_is_found() {
 #[test]
 fn a_number_taken_before_a_refusal_is_found() {
     is_found(Bug::NumberBeforeRefusing);
+}
+
+#[test]
+fn what_was_not_published_and_forgotten_is_found() {
+    is_found_in(Bug::ForgetMissed, Profile::Layer);
+}
+
+#[test]
+fn a_lagging_layer_that_is_ignored_is_found() {
+    is_found_in(Bug::IgnoreLagged, Profile::Layer);
 }
 
 #[test]

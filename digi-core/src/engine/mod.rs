@@ -6,6 +6,7 @@
 
 mod builder;
 mod core;
+pub(crate) mod missed;
 mod outbox;
 mod publisher;
 mod registry;
@@ -210,8 +211,9 @@ impl Engine {
         Ok(self.core.run(async move { core.store.create_room(&room, core.now()).await }).await??)
     }
 
-    /// Closes every session of a user with 4504 `kicked`, here and on every node that the channel layer reaches. (Processes
-    /// that only share a store do not hear of it.)
+    /// Closes every session of a user with 4504 `kicked`, here and on every node that the channel layer reaches. While
+    /// this node can't reach the layer, the kick is kept and sent later. A node that can't be reached just then, or
+    /// that only shares the store, doesn't hear of it: who must not come back is to lose the membership, too.
     pub fn kick(&self, user: impl Into<UserKey>) {
         let signal = Signal::Kick { user: user.into() };
         self.core.signal(&signal);

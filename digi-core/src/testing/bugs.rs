@@ -17,17 +17,23 @@ pub enum Bug {
     NumberBeforeRefusing,
     /// Numbers go on after a restore, but in the old epoch.
     ReuseEpochAfterRestore,
+    /// A node whose events could not be published does not say so later.
+    ForgetMissed,
+    /// A room does not look at the log when the layer may have lost something.
+    IgnoreLagged,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::SkipGapCheck,
         Self::DropAtWrongSeq,
         Self::CutReplayEarly,
         Self::BroadcastBeforeCommit,
         Self::NumberBeforeRefusing,
         Self::ReuseEpochAfterRestore,
+        Self::ForgetMissed,
+        Self::IgnoreLagged,
     ];
 }
 

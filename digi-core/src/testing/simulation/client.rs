@@ -57,6 +57,8 @@ pub(super) struct Connection {
     pub(super) opened: Millis,
     /// Whether frames move the cursor: after `resumed`, or the history after a `reset`.
     pub(super) live: bool,
+    /// When it went live last: its membership had been read then.
+    pub(super) live_since: Millis,
     last_live: u64,
     awaiting_reset_page: bool,
     /// When the last frame towards the node arrives: a connection keeps its order.
@@ -120,6 +122,7 @@ impl Client {
             node,
             opened: now,
             live: false,
+            live_since: now,
             last_live: 0,
             awaiting_reset_page: false,
             up_until: now,
@@ -183,7 +186,7 @@ impl Client {
                     return Err(format!("{}: the cursor went back to {cursor}", self.name));
                 }
                 self.cursor = Some(cursor);
-                self.go_live(cursor.seq.0);
+                self.go_live(cursor.seq.0, now);
                 self.after_ready(&mut replies, now);
             }
             "reset" => {
@@ -211,7 +214,7 @@ impl Client {
                     if !expected {
                         return Err(format!("{}: a history that nobody asked for", self.name));
                     }
-                    self.go_live(through);
+                    self.go_live(through, now);
                     self.after_ready(&mut replies, now);
                 }
             }
@@ -280,9 +283,10 @@ impl Client {
         }
     }
 
-    fn go_live(&mut self, from: u64) {
+    fn go_live(&mut self, from: u64, now: Millis) {
         if let Some(connection) = &mut self.connection {
             connection.live = true;
+            connection.live_since = now;
             connection.last_live = from;
         }
     }

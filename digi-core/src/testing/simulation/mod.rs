@@ -38,6 +38,10 @@ pub struct Report {
     pub connections: u64,
     /// Nodes that were killed.
     pub kills: u64,
+    /// Times that the layer was away for a node.
+    pub outages: u64,
+    /// Users that were kicked.
+    pub kicks: u64,
     /// Backups that were restored.
     pub restores: u64,
     /// Restores of which no operator told the fleet: it had to notice.
@@ -56,6 +60,8 @@ impl std::ops::AddAssign for Report {
         self.frames += other.frames;
         self.connections += other.connections;
         self.kills += other.kills;
+        self.outages += other.outages;
+        self.kicks += other.kicks;
         self.restores += other.restores;
         self.noticed += other.noticed;
         self.resets += other.resets;

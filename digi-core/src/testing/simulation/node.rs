@@ -1,11 +1,12 @@
 //! A node of the simulated fleet: what the engine does with consumers, rooms and batches, without tokio.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::consumer::{Consumer, Output, Rules, Scope, Ticket};
+use crate::engine::missed::Missed;
 use crate::error::CloseCode;
-use crate::event::{Envelope, Event};
+use crate::event::{Envelope, Event, Group, Signal};
 use crate::frame::Frame;
 use crate::id::{Cursor, Millis, RoomId, Seq, UserKey};
 use crate::room::{JoinAnswer, Room, RoomLimits, RoomOutput, SessionId};
@@ -42,6 +43,7 @@ pub(super) enum Answer {
 #[derive(Debug)]
 pub(super) enum Effect {
     Ask(Ask),
+    Subscribe(RoomId),
     Publish(Envelope),
     ToClient(SessionId, Frame),
     CloseClient(SessionId, CloseCode),
@@ -67,6 +69,10 @@ pub(super) struct Node {
     rules: Arc<Rules>,
     sessions: BTreeMap<SessionId, Session>,
     rooms: BTreeMap<RoomId, Room<Outbox>>,
+    /// Of which rooms the layer brings events.
+    subscribed: BTreeSet<RoomId>,
+    /// What the layer did not take.
+    pub(super) missed: Missed,
     queue: VecDeque<(Asker, Command)>,
     attempt: Option<(Attempt, Vec<(Asker, RoomId)>)>,
     ids: BatchIds,
@@ -79,6 +85,8 @@ impl Node {
             rules,
             sessions: BTreeMap::new(),
             rooms: BTreeMap::new(),
+            subscribed: BTreeSet::new(),
+            missed: Missed::default(),
             queue: VecDeque::new(),
             attempt: None,
             ids: BatchIds::new(number),
@@ -90,8 +98,11 @@ impl Node {
         self.rooms.get(&room).map(Room::seen)
     }
 
-    pub(super) fn hears(&self, room: RoomId) -> bool {
-        self.rooms.contains_key(&room)
+    pub(super) fn hears(&self, group: Group) -> bool {
+        match group {
+            Group::Room(room) => self.subscribed.contains(&room),
+            Group::Nodes => true,
+        }
     }
 
     pub(super) fn wakeups(&self) -> impl Iterator<Item = (RoomId, Millis)> + '_ {
@@ -112,9 +123,27 @@ impl Node {
         }
     }
 
-    pub(super) fn lagged(&mut self, now: Millis) {
-        for room in self.rooms.values_mut() {
-            room.handle_lagged(now);
+    pub(super) fn subscribed(&mut self, room: RoomId, now: Millis) {
+        if let Some(at) = self.rooms.get_mut(&room) {
+            self.subscribed.insert(room);
+            at.handle_lagged(now);
+        }
+    }
+
+    /// Says what could not be published before.
+    pub(super) fn retell(&mut self) {
+        self.effects.extend(self.missed.take().into_iter().map(Effect::Publish));
+    }
+
+    pub(super) fn kick(&mut self, user: &UserKey, now: Millis) {
+        self.close_sessions_of(user, now);
+        self.effects.push_back(Effect::Publish(Envelope::Signal(Signal::Kick { user: user.clone() })));
+    }
+
+    fn close_sessions_of(&mut self, user: &UserKey, now: Millis) {
+        let theirs = self.sessions.iter().filter(|(_, at)| &at.consumer.scope().user == user).map(|(id, _)| *id);
+        for session in theirs.collect::<Vec<_>>() {
+            self.with_consumer(session, now, |consumer| consumer.handle_closed(CloseCode::Kicked));
         }
     }
 
@@ -132,8 +161,16 @@ impl Node {
     }
 
     pub(super) fn layer(&mut self, envelope: Envelope, now: Millis) {
-        if let Envelope::Event(event) = envelope {
-            self.event(event, now);
+        match envelope {
+            Envelope::Event(event) => self.event(event, now),
+            Envelope::Signal(Signal::Missed { room: Some(room) }) => {
+                if let Some(at) = self.rooms.get_mut(&room) {
+                    at.handle_lagged(now);
+                }
+            }
+            Envelope::Signal(Signal::Missed { room: None }) => self.compare_heads(),
+            Envelope::Signal(Signal::Kick { user }) => self.close_sessions_of(&user, now),
+            Envelope::Signal(Signal::Room { .. }) => {}
         }
     }
 
@@ -146,6 +183,7 @@ impl Node {
 
     pub(super) fn compare_heads(&mut self) {
         self.rooms.retain(|_, room| room.sessions() > 0);
+        self.subscribed.retain(|room| self.rooms.contains_key(room));
         let rooms: Vec<_> = self.rooms.iter().map(|(id, room)| (*id, room.seen())).collect();
         if !rooms.is_empty() {
             self.effects.push_back(Effect::Ask(Ask::Heads { rooms }));
@@ -163,7 +201,7 @@ impl Node {
         match (ask, answer) {
             (Ask::Member { session, ticket, room, seen, .. }, Answer::Member(answer)) => {
                 if let Ok(member) = &answer {
-                    self.rooms.entry(room).or_insert_with(|| Room::new(room, member.head, RoomLimits::default()));
+                    self.load(room, member.head);
                     self.observe(room, member.head, seen, now);
                 }
                 self.with_consumer(session, now, |consumer| {
@@ -271,6 +309,14 @@ impl Node {
         }
     }
 
+    fn load(&mut self, room: RoomId, head: Head) -> &mut Room<Outbox> {
+        let effects = &mut self.effects;
+        self.rooms.entry(room).or_insert_with(|| {
+            effects.push_back(Effect::Subscribe(room));
+            Room::new(room, head, RoomLimits::default())
+        })
+    }
+
     fn ask_member(&mut self, session: SessionId, ticket: Ticket, room: RoomId, now: Millis) {
         let Some(at) = self.sessions.get(&session) else { return };
         let user = at.consumer.scope().user.clone();
@@ -288,8 +334,8 @@ impl Node {
         let user = at.consumer.scope().user.clone();
         let Some(membership) = answer.membership else { return };
         // The room may have been unloaded since the membership was read.
-        let here = self.rooms.entry(room).or_insert_with(|| Room::new(room, answer.head, RoomLimits::default()));
-        let joined: JoinAnswer = here.join(session, user, membership, answer.head, session, now);
+        let joined: JoinAnswer =
+            self.load(room, answer.head).join(session, user, membership, answer.head, session, now);
         self.with_consumer(session, now, |consumer| consumer.handle_joined(ticket, joined));
         self.drive_room(room, now);
     }

@@ -15,10 +15,21 @@ impl World {
         if self.chance(self.faults.cut) {
             let partitioned = self.profile == Profile::RestorePartitioned;
             let node = if partitioned { 2 } else { self.rng.usize(0..self.slots.len()) };
-            let heal = self.slots[node].cut_off;
-            if !(partitioned && heal) {
-                self.cut(node, !heal);
+            let heal = self.slots[node].deaf || self.slots[node].mute;
+            if heal && !partitioned {
+                self.rejoin(node);
+            } else if !heal {
+                let (deaf, mute) = [(true, true), (true, false), (false, true)][self.rng.usize(0..3)];
+                self.cut(node, partitioned || deaf, partitioned || mute);
             }
+        }
+        if self.chance(self.faults.outage) {
+            for node in 0..self.slots.len() {
+                self.cut(node, true, true);
+            }
+        }
+        if self.chance(self.faults.kick) {
+            self.kick();
         }
         if self.chance(self.faults.membership) {
             self.change_membership();
@@ -38,6 +49,7 @@ impl World {
         }
         self.report.kills += 1;
         self.slots[node].life += 1;
+        self.slots[node].retelling = false;
         self.slots[node].ticks.clear();
         for at in 0..self.clients.len() {
             if let Some(session) = self.clients[at].connection.as_ref().filter(|c| c.node == node).map(|c| c.session) {
@@ -52,18 +64,44 @@ impl World {
         if self.slots[node].node.is_none() {
             self.next_number += 1;
             self.slots[node].node = Some(Node::new(self.rules.clone(), self.next_number));
+            self.begin_comparing(node);
+        }
+    }
+
+    pub(super) fn begin_comparing(&mut self, node: usize) {
+        if self.profile != Profile::Layer {
             let life = self.slots[node].life;
             self.after(0, COMPARE_EVERY, Happening::CompareHeads(node, life));
         }
     }
 
-    pub(super) fn cut(&mut self, node: usize, cut_off: bool) {
-        self.slots[node].cut_off = cut_off;
+    pub(super) fn cut(&mut self, node: usize, deaf: bool, mute: bool) {
+        self.report.outages += 1;
+        self.slots[node].deaf |= deaf;
+        self.slots[node].mute |= mute;
+    }
+
+    /// The layer carries for the node again, in both directions.
+    pub(super) fn rejoin(&mut self, node: usize) {
+        let was_deaf = std::mem::take(&mut self.slots[node].deaf);
+        self.slots[node].mute = false;
         // A subscriber that comes back says so; one whose connection looked alive all the time does not.
-        if !cut_off && self.rng.bool() {
-            let (life, now) = (self.slots[node].life, self.now);
-            self.on_node(node, life, |node| node.lagged(now));
+        if was_deaf && self.rng.u32(0..1_000) < self.faults.layer_honest {
+            self.after(0, 100, Happening::Lagged(node, self.slots[node].life));
         }
+    }
+
+    pub(super) fn kick(&mut self) {
+        let node = self.rng.usize(0..self.slots.len());
+        if self.slots[node].node.is_none() {
+            return;
+        }
+        self.report.kicks += 1;
+        let user = self.clients[self.rng.usize(0..self.clients.len())].user.clone();
+        let theirs = self.clients.iter().filter(|client| client.user == user);
+        self.kicked.extend(theirs.filter_map(|client| Some(client.connection.as_ref()?.session)));
+        let (life, now) = (self.slots[node].life, self.now);
+        self.on_node(node, life, |node| node.kick(&user, now));
     }
 
     pub(super) fn change_membership(&mut self) {
@@ -147,9 +185,7 @@ impl World {
     pub(super) fn quiet(&mut self) {
         for node in 0..self.slots.len() {
             self.restart(node);
-            if self.slots[node].cut_off {
-                self.cut(node, false);
-            }
+            self.rejoin(node);
         }
         self.unbar_members();
     }

@@ -12,7 +12,7 @@ use super::oracle;
 use super::trace::{Step, Trace};
 use crate::consumer::{ConsumerLimits, Rate, Rules, Scope};
 use crate::error::CloseCode;
-use crate::event::{Envelope, Event};
+use crate::event::{Envelope, Event, Signal};
 use crate::frame::{Encoder, Frame};
 use crate::id::{Cursor, Millis, RoomId, Seq, UserKey};
 use crate::room::SessionId;
@@ -36,24 +36,34 @@ pub enum Profile {
     RestorePartitioned,
     /// Members are removed and let in again while their sessions are open.
     Membership,
+    /// The layer is away for some or all, wholly or in one direction, and says so; heads are not compared, so that
+    /// only what nodes say of it heals.
+    Layer,
 }
 
 impl Profile {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Everything, Self::StalledResend, Self::RestorePartitioned, Self::Membership];
+    pub const ALL: [Self; 5] =
+        [Self::Everything, Self::StalledResend, Self::RestorePartitioned, Self::Membership, Self::Layer];
 }
 
 /// How often things go wrong, in thousandths.
 struct Faults {
     layer_lost: u32,
     layer_doubled: u32,
+    /// An old event comes once more, long after.
+    layer_stale: u32,
     layer_delay: u64,
+    /// A layer that does not take something says so.
+    layer_honest: u32,
     read_failed: u32,
     apply_failed: u32,
     apply_unknown: u32,
     apply_stalled: u32,
     kill: u32,
     cut: u32,
+    outage: u32,
+    kick: u32,
     membership: u32,
     restore: u32,
 }
@@ -66,6 +76,9 @@ enum Happening {
     Closed(usize, SessionId, CloseCode),
     ConnectionLost(usize, SessionId),
     Layer(usize, u64, Envelope),
+    Subscribed(usize, u64, RoomId),
+    Lagged(usize, u64),
+    Retell(usize, u64),
     Tick(usize, u64, RoomId),
     CompareHeads(usize, u64),
     Execute { node: usize, life: u64, store_life: u64, ask: Ask, lost: bool },
@@ -83,7 +96,11 @@ struct Slot {
     node: Option<Node>,
     /// Counts the lives: what was meant for an earlier one is dropped.
     life: u64,
-    cut_off: bool,
+    /// The layer brings nothing.
+    deaf: bool,
+    /// The layer takes nothing.
+    mute: bool,
+    retelling: bool,
     ticks: HashMap<RoomId, Millis>,
 }
 
@@ -105,6 +122,8 @@ pub(super) struct World {
     lost: HashSet<String>,
     /// When somebody's membership of a room began or ended.
     member_changes: HashMap<(RoomId, UserKey), Vec<MemberChange>>,
+    /// Sessions that were open when their user was kicked.
+    kicked: HashSet<SessionId>,
     quiet_at: Millis,
     next_number: u64,
     report: Report,
@@ -116,29 +135,46 @@ const START: Millis = Millis(1_000_000);
 /// After the last fault and message, everything must be in order within this time.
 const SETTLING: u64 = 40_000;
 
+/// The same where nodes need not wait for a comparison of heads.
+const SETTLING_BY_LAYER: u64 = 12_000;
+
 const COMPARE_EVERY: u64 = 2_000;
 
 impl World {
     pub(super) fn new(seed: u64, profile: Profile, mut trace: Trace) -> Self {
         let mut rng = Rng::with_seed(seed ^ (profile as u64) << 56);
         let everything = profile == Profile::Everything;
+        let layer = profile == Profile::Layer;
         let some = |rng: &mut Rng, most: u32| if rng.bool() { rng.u32(0..=most) } else { 0 };
         let faults = Faults {
-            layer_lost: some(&mut rng, 300),
+            layer_lost: if layer { 0 } else { some(&mut rng, 300) },
             layer_doubled: some(&mut rng, 200),
+            layer_stale: some(&mut rng, 100),
+            layer_honest: if layer { 1_000 } else { rng.u32(0..=1_000) },
             layer_delay: if rng.bool() { rng.u64(1..600) } else { 5 },
             read_failed: if everything { some(&mut rng, 50) } else { 0 },
             apply_failed: if everything { some(&mut rng, 80) } else { 0 },
             apply_unknown: if everything { some(&mut rng, 150) } else { 0 },
             apply_stalled: if profile == Profile::StalledResend { 250 } else { some(&mut rng, 60) },
             kill: if everything { some(&mut rng, 150) } else { 0 },
-            cut: if profile == Profile::RestorePartitioned { 400 } else { some(&mut rng, 200) },
+            cut: match profile {
+                Profile::RestorePartitioned => 400,
+                Profile::Layer => rng.u32(0..=500),
+                _ => some(&mut rng, 200),
+            },
+            outage: if layer || everything { some(&mut rng, 100) } else { 0 },
+            kick: if layer { some(&mut rng, 100) } else { 0 },
             membership: if profile == Profile::Membership { 600 } else { some(&mut rng, 200) },
-            restore: if profile == Profile::RestorePartitioned { 300 } else { some(&mut rng, 60) },
+            restore: match profile {
+                Profile::RestorePartitioned => 300,
+                Profile::Layer => 0,
+                _ => some(&mut rng, 60),
+            },
         };
         let nodes = match profile {
             Profile::RestorePartitioned => 3,
             Profile::StalledResend => 2,
+            Profile::Layer => rng.usize(2..=3),
             _ => rng.usize(1..=3),
         };
         let keyring = Keyring::new([7_u8; 32]).expect("32 bytes are a key");
@@ -171,7 +207,9 @@ impl World {
             .map(|at| Slot {
                 node: Some(Node::new(rules.clone(), at as u64)),
                 life: 0,
-                cut_off: false,
+                deaf: false,
+                mute: false,
+                retelling: false,
                 ticks: HashMap::new(),
             })
             .collect();
@@ -193,6 +231,7 @@ impl World {
             backup: None,
             lost: HashSet::new(),
             member_changes: HashMap::new(),
+            kicked: HashSet::new(),
             quiet_at,
             next_number: 1_000,
             report: Report::default(),
@@ -202,7 +241,7 @@ impl World {
             world.after(0, 50, Happening::Act(client));
         }
         for node in 0..nodes {
-            world.after(0, COMPARE_EVERY, Happening::CompareHeads(node, 0));
+            world.begin_comparing(node);
         }
         world.after(100, 300, Happening::Fault);
         world.schedule(quiet_at, Happening::Quiet);
@@ -210,7 +249,8 @@ impl World {
     }
 
     pub(super) fn run(&mut self) -> Result<Report, String> {
-        let end = self.quiet_at.plus(SETTLING);
+        let by_layer = self.profile == Profile::Layer;
+        let end = self.quiet_at.plus(if by_layer { SETTLING_BY_LAYER } else { SETTLING });
         while let Some(((at, _), happening)) = self.agenda.pop_first() {
             if at > end {
                 break;
@@ -220,6 +260,11 @@ impl World {
         }
         let lost = &self.lost;
         oracle::check(&self.clients, &self.store, &self.rooms, &self.rules.encoder, |id| lost.contains(id))?;
+        if let Some(client) =
+            self.clients.iter().find(|c| c.connection.as_ref().is_some_and(|c| self.kicked.contains(&c.session)))
+        {
+            return Err(format!("{} was kicked and is still connected", client.name));
+        }
         self.report.frames = self.clients.iter().map(|client| client.frames).sum();
         Ok(self.report)
     }
@@ -272,6 +317,14 @@ impl World {
                 }
             }
             Happening::Layer(node, life, envelope) => self.on_node(node, life, |node| node.layer(envelope, now)),
+            Happening::Subscribed(node, life, room) => self.on_node(node, life, |node| node.subscribed(room, now)),
+            Happening::Lagged(node, life) => self.on_node(node, life, Node::compare_heads),
+            Happening::Retell(node, life) => {
+                if self.slots[node].life == life {
+                    self.slots[node].retelling = false;
+                    self.on_node(node, life, Node::retell);
+                }
+            }
             Happening::Tick(node, life, room) => {
                 self.slots[node].ticks.remove(&room);
                 self.on_node(node, life, |node| node.tick(room, now));
@@ -328,7 +381,11 @@ impl World {
         let life = self.slots[at].life;
         match effect {
             Effect::Ask(ask) => self.ask(at, node, ask),
-            Effect::Publish(envelope) => self.publish(at, &envelope),
+            // While a node is deaf, it subscribes in vain and is told to look at the log once it hears again.
+            Effect::Subscribe(room) => {
+                self.after(1, self.faults.layer_delay.max(1), Happening::Subscribed(at, life, room))
+            }
+            Effect::Publish(envelope) => self.publish(at, node, envelope),
             Effect::ToClient(session, frame) => {
                 let Some((client, _)) = self.sessions.get(&session).copied() else { return };
                 let arrives = self.now.plus(self.rng.u64(1..30));
@@ -348,20 +405,34 @@ impl World {
         }
     }
 
-    fn publish(&mut self, from: usize, envelope: &Envelope) {
-        let Envelope::Event(event) = envelope else { return };
-        if self.slots[from].cut_off {
+    fn publish(&mut self, from: usize, node: &mut Node, envelope: Envelope) {
+        if self.slots[from].mute {
+            if self.rng.u32(0..1_000) < self.faults.layer_honest {
+                node.missed.note(vec![envelope]);
+                if !std::mem::replace(&mut self.slots[from].retelling, true) {
+                    self.after(50, 2_000, Happening::Retell(from, self.slots[from].life));
+                }
+            }
             return;
         }
         for to in 0..self.slots.len() {
-            let hears = self.slots[to].node.as_ref().is_some_and(|node| node.hears(event.room));
-            if to == from || self.slots[to].cut_off || !hears || self.chance(self.faults.layer_lost) {
+            let hears = self.slots[to].node.as_ref().is_some_and(|node| node.hears(envelope.group()));
+            if let (Envelope::Signal(Signal::Kick { user }), true) = (&envelope, self.slots[to].deaf) {
+                // Nobody says it again: it reaches whom the layer reaches.
+                let there = self.clients.iter().filter(|client| &client.user == user);
+                let there = there.filter_map(|client| client.connection.as_ref()).filter(|c| c.node == to);
+                there.for_each(|connection| _ = self.kicked.remove(&connection.session));
+            }
+            if to == from || self.slots[to].deaf || !hears || self.chance(self.faults.layer_lost) {
                 continue;
             }
+            let life = self.slots[to].life;
             let copies = if self.chance(self.faults.layer_doubled) { 2 } else { 1 };
             for _ in 0..copies {
-                let life = self.slots[to].life;
                 self.after(1, self.faults.layer_delay.max(1), Happening::Layer(to, life, envelope.clone()));
+            }
+            if self.chance(self.faults.layer_stale) {
+                self.after(1_000, 8_000, Happening::Layer(to, life, envelope.clone()));
             }
         }
     }

@@ -102,12 +102,15 @@ impl World {
         }
         let client = &mut self.clients[at];
         let Some(connection) = client.connection.take() else { return Ok(()) };
-        if matches!(code, CloseCode::Removed | CloseCode::NotAMember) {
+        if code == CloseCode::Kicked && self.report.kicks > 0 {
+            // Whoever was kicked comes back, as after a new log-in.
+        } else if matches!(code, CloseCode::Removed | CloseCode::NotAMember) {
             let key = (client.room, client.user.clone());
             let changes = self.member_changes.get(&key).map_or(&[][..], Vec::as_slice);
             // A node may let somebody in by a membership that it remembers, read at what it has shown, and hear only
             // then of a removal from before: at most as late as its next comparison.
-            let remembered = Millis(connection.opened.0.saturating_sub(2 * COMPARE_EVERY));
+            let compared = if self.profile == Profile::Layer { SETTLING_BY_LAYER } else { 2 * COMPARE_EVERY };
+            let remembered = Millis(connection.opened.0.saturating_sub(compared));
             let gone = changes.iter().any(|(at, op, _)| *op == MemberOp::Left && *at >= remembered);
             let gone_before =
                 changes.iter().rfind(|(at, ..)| *at < connection.opened).is_some_and(|c| c.1 == MemberOp::Left);
@@ -133,8 +136,9 @@ impl World {
         let changes = self.member_changes.get(&(client.room, client.user.clone())).map_or(&[][..], Vec::as_slice);
         // A replay on this connection may have read the membership anew, so one that was given again counts.
         let removed = changes.iter().any(|(at, op, removed)| {
-            let given_again =
-                changes.iter().any(|(_, op, given)| *op == MemberOp::Joined && given > removed && given.0 <= seq);
+            let given_again = changes.iter().any(|(at, op, given)| {
+                *op == MemberOp::Joined && given > removed && (given.0 <= seq || *at < connection.live_since)
+            });
             *op == MemberOp::Left && *at > connection.opened && removed.0 < seq && !given_again
         });
         if removed { Err(format!("{} reads change {seq} after its removal", client.name)) } else { Ok(()) }

@@ -1,0 +1,112 @@
+//! What could not be published.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use tracing::warn;
+
+use crate::event::{Envelope, Signal};
+use crate::id::{RoomId, UserKey};
+
+/// Of how many rooms it is known that the others missed something. Beyond, they are told to compare all of theirs.
+const MISSED_ROOMS: usize = 1_000;
+
+/// How many kicks are kept for a layer that is away. Beyond, the oldest is forgotten.
+const MISSED_KICKS: usize = 1_000;
+
+/// What the other nodes are yet to be told.
+#[derive(Debug, Default)]
+pub(crate) struct Missed {
+    rooms: BTreeSet<RoomId>,
+    /// More rooms than are kept.
+    many: bool,
+    kicks: VecDeque<UserKey>,
+}
+
+impl Missed {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rooms.is_empty() && !self.many && self.kicks.is_empty()
+    }
+
+    pub(crate) fn note(&mut self, envelopes: Vec<Envelope>) {
+        for envelope in envelopes {
+            match envelope {
+                Envelope::Event(event) => self.note_room(event.room),
+                Envelope::Signal(Signal::Missed { room: Some(room) }) => self.note_room(room),
+                Envelope::Signal(Signal::Missed { room: None }) => self.note_many(),
+                Envelope::Signal(Signal::Kick { user }) => {
+                    if self.kicks.len() >= MISSED_KICKS {
+                        let forgotten = self.kicks.pop_front();
+                        warn!(user = ?forgotten, "the layer is away, and a kick does not reach the other nodes");
+                    }
+                    self.kicks.push_back(user);
+                }
+                // Losing it costs nothing that lasts.
+                Envelope::Signal(Signal::Room { .. }) => {}
+            }
+        }
+    }
+
+    fn note_room(&mut self, room: RoomId) {
+        if !self.many && !testing_bug!(ForgetMissed) {
+            self.rooms.insert(room);
+            if self.rooms.len() > MISSED_ROOMS {
+                self.note_many();
+            }
+        }
+    }
+
+    fn note_many(&mut self) {
+        self.many = true;
+        self.rooms = BTreeSet::new();
+    }
+
+    pub(crate) fn take(&mut self) -> Vec<Envelope> {
+        let Self { rooms, many, kicks } = std::mem::take(self);
+        let rooms = rooms.into_iter().map(Some).chain(many.then_some(None));
+        let missed = rooms.map(|room| Signal::Missed { room });
+        missed.chain(kicks.into_iter().map(|user| Signal::Kick { user })).map(Envelope::Signal).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Event, EventKind};
+    use crate::frame::Frame;
+    use crate::id::{Cursor, Epoch, Seq};
+    use crate::store::model::MemberOp;
+
+    fn event(room: i64) -> Envelope {
+        let kind = EventKind::Member { op: MemberOp::Joined, member: "7".into() };
+        Envelope::Event(Event { room: RoomId(room), at: Cursor::new(Epoch(1), Seq(1)), kind })
+    }
+
+    fn missed(room: i64) -> Envelope {
+        Envelope::Signal(Signal::Missed { room: Some(RoomId(room)) })
+    }
+
+    fn kick(user: &str) -> Envelope {
+        Envelope::Signal(Signal::Kick { user: user.into() })
+    }
+
+    #[test]
+    fn what_was_missed_is_one_word_per_room_and_every_kick() {
+        let mut all = Missed::default();
+        let typing = Signal::Room { room: RoomId(5), from: "7".into(), frame: Frame::from_text("{}".into()) };
+        all.note(vec![event(1), event(1), missed(1), kick("7"), Envelope::Signal(typing), kick("8")]);
+        assert_eq!(all.take(), [missed(1), kick("7"), kick("8")]);
+        assert!(all.is_empty());
+        assert_eq!(all.take(), []);
+    }
+
+    #[test]
+    fn too_many_rooms_become_all() {
+        let mut all = Missed::default();
+        all.note((0..=MISSED_ROOMS as i64).map(event).collect());
+        all.note(vec![event(1)]);
+        assert_eq!(all.take(), [Envelope::Signal(Signal::Missed { room: None })]);
+        all.note((0..=MISSED_KICKS).map(|user| kick(&user.to_string())).collect());
+        let kicks = all.take();
+        assert_eq!((kicks.len(), &kicks[0]), (MISSED_KICKS, &kick("1")));
+    }
+}
