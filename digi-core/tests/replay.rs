@@ -80,7 +80,7 @@ async fn replay_mistaken(seed: u64, mistake: Mistake) -> Result<Replayed, Differ
 }
 
 async fn first_difference(mistake: Mistake) -> Option<Difference> {
-    for seed in 0..100 {
+    for seed in 0..1_000 {
         if let Err(difference) = replay_mistaken(seed, mistake).await {
             return Some(difference);
         }
