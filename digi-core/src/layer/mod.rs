@@ -5,11 +5,15 @@
 
 mod local;
 #[cfg(feature = "redis")]
+mod redis;
+#[cfg(feature = "redis")]
 mod wire;
 
 use async_trait::async_trait;
 
 pub use local::LocalLayer;
+#[cfg(feature = "redis")]
+pub use self::redis::RedisLayer;
 
 use crate::error::{Code, Error};
 use crate::event::{Envelope, Group};
