@@ -111,7 +111,8 @@ impl EngineBuilder {
         self
     }
 
-    /// The channel layer by URL: `local:` (the default).
+    /// The channel layer by URL: `local:` (the default); with feature `redis`, `redis://…` and its kin, see
+    /// `layer::RedisLayer`. Redis is not waited for.
     pub fn layer(mut self, url: &str) -> Self {
         self.layer = LayerChoice::Url(url.into());
         self
@@ -237,8 +238,10 @@ async fn open_store(url: &str) -> Result<Arc<dyn Store>, Error> {
 }
 
 fn open_layer(url: &str) -> Result<Arc<dyn ChannelLayer>, Error> {
-    match url {
-        "local:" => Ok(Arc::new(LocalLayer::new())),
-        _ => Err(Code::BadUrl.with("A layer's URL is `local:`.")),
+    match url.split_once(':') {
+        Some(("local", "")) => Ok(Arc::new(LocalLayer::new())),
+        #[cfg(feature = "redis")]
+        Some((scheme, _)) if scheme.starts_with("redis") => Ok(Arc::new(crate::layer::RedisLayer::from_url(url)?)),
+        _ => Err(Code::BadUrl.with("A layer's URL is `local:` or (with feature `redis`) `redis://…`.")),
     }
 }

@@ -7,10 +7,14 @@
 pub mod bridge;
 mod local;
 #[cfg(feature = "redis")]
+mod redis;
+#[cfg(feature = "redis")]
 mod wire;
 
 use async_trait::async_trait;
 
+#[cfg(feature = "redis")]
+pub use self::redis::RedisLayer;
 pub use local::LocalLayer;
 
 use crate::error::{Code, Error};

@@ -12,10 +12,11 @@ use redis::aio::MultiplexedConnection;
 use super::host::Host;
 use super::message::Codec;
 use super::options::BridgeOptions;
-use super::{TOGETHER, WAIT, host_of, seconds, since_1970};
+use super::{TOGETHER, WAIT, seconds, since_1970};
 use crate::error::Error;
 use crate::event::Event;
 use crate::id::RoomId;
+use crate::layer::redis::ring::host_of;
 
 /// How the channels of all of Digi's nodes begin, `specific.<node>!<room>` as a stock process's are
 /// `specific.<client prefix>!<random>`: what is sent over the bridge skips them.
@@ -235,11 +236,7 @@ impl Core {
         payloads
     }
 
-    async fn take(
-        &self,
-        host: &Host,
-        receiving: &mut Option<MultiplexedConnection>,
-    ) -> RedisResult<Vec<Vec<u8>>> {
+    async fn take(&self, host: &Host, receiving: &mut Option<MultiplexedConnection>) -> RedisResult<Vec<Vec<u8>>> {
         if receiving.is_none() {
             *receiving = Some(host.client.get_multiplexed_async_connection().await?);
         }
@@ -250,8 +247,7 @@ impl Core {
         let first: Option<(String, Vec<u8>, f64)> = wait.query_async(connection).await?;
         let Some((_, first, _)) = first else { return Ok(Vec::new()) };
         let mut payloads = vec![first];
-        let rest: Vec<(Vec<u8>, f64)> =
-            redis::cmd("ZPOPMIN").arg(&key).arg(TOGETHER).query_async(connection).await?;
+        let rest: Vec<(Vec<u8>, f64)> = redis::cmd("ZPOPMIN").arg(&key).arg(TOGETHER).query_async(connection).await?;
         payloads.extend(rest.into_iter().map(|(payload, _)| payload));
         Ok(payloads)
     }

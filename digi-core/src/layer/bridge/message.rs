@@ -246,7 +246,7 @@ mod tests {
     const NOW: u64 = 1_800_000_000;
 
     // Written by `serializers.registry.get_serializer("msgpack", …).serialize(…)` of channels_redis 4.3.0 with
-    // msgpack 1.1 for {"type": "chat.message", "message": "hi 👋", "user": "alice", "message_id": "Z0FB"}.
+    // msgpack 1.2 for {"type": "chat.message", "message": "hi 👋", "user": "alice", "message_id": "Z0FB"}.
     const PACKED: &str = "84a474797065ac636861742e6d657373616765a76d657373616765a7686920f09f918ba475736572a5616c696365\
                           aa6d6573736167655f6964a45a304642";
 
@@ -308,7 +308,11 @@ mod tests {
 
     #[test]
     fn ones_own_and_strange_types_are_nothing() {
-        let payload = codec(&[], false).encode(&event(MessageOp::Added, r#"{"type":"add","message":"","user":"a","message_id":"x"}"#), None, NOW);
+        let payload = codec(&[], false).encode(
+            &event(MessageOp::Added, r#"{"type":"add","message":"","user":"a","message_id":"x"}"#),
+            None,
+            NOW,
+        );
         assert_eq!(codec(&[], false).decode(&payload.unwrap(), NOW), Ok(None));
         let strange = rmp_serde::to_vec_named(&serde_json::json!({"type": "user.status", "online": true})).unwrap();
         assert_eq!(codec(&[], false).decode(&strange, NOW), Ok(None));

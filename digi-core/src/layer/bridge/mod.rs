@@ -209,12 +209,6 @@ impl Bridge {
     }
 }
 
-/// The host of a ring to which a name belongs: `_consistent_hash` of `channels_redis/utils.py` (4.3).
-fn host_of(name: &str, hosts: usize) -> usize {
-    let slot = (crc32fast::hash(name.as_bytes()) & 0xfff) as f64;
-    (slot / (4096.0 / hosts as f64)) as usize
-}
-
 /// Since 1970.
 fn seconds() -> u64 {
     since_1970().as_secs()
@@ -222,28 +216,4 @@ fn seconds() -> u64 {
 
 fn since_1970() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_belong_to_the_hosts_that_the_package_says() {
-        // [_consistent_hash(name, hosts) for name in NAMES] of channels_redis 4.3.0
-        const NAMES: [&str; 7] = [
-            "chat_1",
-            "chat_42",
-            "chat_1000",
-            "asgi__group__chat_1",
-            "asgi__group__chat_7",
-            "specific.0a!",
-            "specific.ff!",
-        ];
-        for (hosts, expected) in
-            [(1, [0; 7]), (2, [0, 0, 1, 1, 1, 0, 0]), (3, [0, 1, 2, 2, 2, 0, 1]), (5, [0, 2, 4, 4, 3, 1, 2])]
-        {
-            assert_eq!(NAMES.map(|name| host_of(name, hosts)), expected, "{hosts} hosts");
-        }
-    }
 }

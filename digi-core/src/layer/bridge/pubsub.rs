@@ -11,10 +11,11 @@ use tokio::sync::{Notify, mpsc};
 use super::host::Host;
 use super::message::Codec;
 use super::options::BridgeOptions;
-use super::{TOGETHER, WAIT, host_of, seconds};
+use super::{TOGETHER, WAIT, seconds};
 use crate::error::Error;
 use crate::event::Event;
 use crate::id::RoomId;
+use crate::layer::redis::ring::host_of;
 
 /// How many messages wait for this node. Beyond, they are missed here.
 const WAITING: usize = 4_096;
