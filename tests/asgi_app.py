@@ -1,6 +1,6 @@
 """The ASGI application under test: rooms in DIGI_DATA, and whoever `?as=` says.
 
-`python asgi_app.py` makes the room of alice and bob and prints its token. DIGI_STORE is `native` (the default) or
+DIGI_LAYER is the channel layer. `python asgi_app.py` makes the room of alice and bob and prints its token. DIGI_STORE is `native` (the default) or
 `orm`, Django's own connection to an SQLite file with the same tables.
 """
 
@@ -39,7 +39,8 @@ def store(data: Path) -> str | Store:
 
 
 def engine() -> Engine:
-    return Engine(SECRET, store(Path(os.environ["DIGI_DATA"])), limits=LIMITS)
+    layer = os.environ.get("DIGI_LAYER", "local:")
+    return Engine(SECRET, store(Path(os.environ["DIGI_DATA"])), layer=layer, limits=LIMITS)
 
 
 def prepare() -> str:

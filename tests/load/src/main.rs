@@ -9,6 +9,7 @@
 //! Digi does all its work: the JWT and the room's token of each connection are checked, the membership is read, and
 //! every message is committed to SQLite with `synchronous=FULL` before anybody gets it. Only the rate limits are off.
 //!
+//! `digi-load layer`, a part of `make bench`, measures the channel layer on Redis beside a bare pair of connections.
 //! `make bench-store` measures the store alone, behind an engine in this process: any store, by its URL.
 
 mod bare;
@@ -16,6 +17,7 @@ mod check;
 mod client;
 mod digi;
 mod generator;
+mod layer;
 mod options;
 mod peer;
 mod report;
@@ -53,6 +55,8 @@ fn run() -> Result<bool> {
         Job::Help => println!("{}", options::USAGE),
         Job::Serve { dir, rooms, members } => on_runtime(digi::serve(&dir, rooms, members))?,
         Job::Bare => on_runtime(bare::serve())?,
+        Job::Layer(options) => on_runtime(layer::run(&options))?,
+        Job::LayerPeer { way, url } => on_runtime(layer::answer(&way, &url))?,
         Job::Store(options) => on_runtime(store::run(&options))?,
         Job::Run(options) => return load(&options),
     }

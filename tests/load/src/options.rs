@@ -27,7 +27,15 @@ DIGI_BENCH_STORE (a command line, with the password in it, could be read by othe
   --single N,...    the same for the comparison, one message per transaction (default: 1,50)
   --seconds N       measured seconds of each (default: 5)
   --rooms N         rooms over which senders are spread (default: 100)
-  --out DIR         where the temporary file lives (default: target/bench)";
+  --out DIR         where the temporary file lives (default: target/bench)
+
+digi-load layer [options]: the channel layer on Redis beside a bare pair of connections, and a node with many rooms;
+needs redis-server
+  --rounds N        rounds of each (default: 5)
+  --seconds N       measured seconds of a round (default: 4)
+  --rooms N         rooms of that node (default: 10000)
+  --idle N          seconds for which that node is watched idle (default: 60)
+  --out DIR         where the database lives meanwhile (default: target/bench)";
 
 /// The environment variable that names the store to measure.
 const STORE_URL: &str = "DIGI_BENCH_STORE";
@@ -41,6 +49,13 @@ pub(crate) enum Job {
     Run(Options),
     /// Measure a store.
     Store(StoreOptions),
+    /// Measure the channel layer.
+    Layer(LayerOptions),
+    /// The other end of what is measured there.
+    LayerPeer {
+        way: String,
+        url: String,
+    },
     /// Digi's server.
     Serve {
         dir: PathBuf,
@@ -61,6 +76,17 @@ pub(crate) struct StoreOptions {
     pub(crate) single: Vec<usize>,
     pub(crate) measure: Duration,
     pub(crate) rooms: usize,
+    pub(crate) out: PathBuf,
+}
+
+/// What to measure of the channel layer.
+pub(crate) struct LayerOptions {
+    pub(crate) rounds: usize,
+    pub(crate) measure: Duration,
+    pub(crate) rooms: usize,
+    /// How long the rooms are left alone before they are watched, and how long they are.
+    pub(crate) settle: Duration,
+    pub(crate) idle: Duration,
     pub(crate) out: PathBuf,
 }
 
@@ -111,6 +137,8 @@ impl Job {
                 }
                 "bare" => return Ok(Self::Bare),
                 "store" => return Ok(Self::Store(StoreOptions::from_args(args)?)),
+                "layer" => return Ok(Self::Layer(LayerOptions::from_args(args)?)),
+                "layer-peer" => return Ok(Self::LayerPeer { way: value()?, url: value()? }),
                 "--help" => return Ok(Self::Help),
                 "--only" => options.only = Some(value()?.split(',').map(str::to_owned).collect()),
                 "--peers" => options.peers = Some(value()?.split(',').map(Kind::from_name).collect::<Result<_>>()?),
@@ -150,6 +178,34 @@ impl StoreOptions {
                 "--single" => options.single = numbers(value()?)?,
                 "--seconds" => options.measure = Duration::from_secs(number(&arg, &value()?)?),
                 "--rooms" => options.rooms = number(&arg, &value()?)?,
+                "--out" => options.out = value()?.into(),
+                _ => return Err(no_option(&arg)),
+            }
+        }
+        Ok(options)
+    }
+}
+
+impl LayerOptions {
+    fn from_args(mut args: impl Iterator<Item = String>) -> Result<Self> {
+        let mut options = Self {
+            rounds: 5,
+            measure: Duration::from_secs(4),
+            rooms: 10_000,
+            settle: Duration::from_secs(30),
+            idle: Duration::from_secs(60),
+            out: OUT.into(),
+        };
+        while let Some(arg) = args.next() {
+            let mut value = || args.next().ok_or(format!("{arg} needs a value"));
+            match arg.as_str() {
+                "--rounds" => options.rounds = number(&arg, &value()?)?,
+                "--seconds" => options.measure = Duration::from_secs(number(&arg, &value()?)?),
+                "--rooms" => options.rooms = number(&arg, &value()?)?,
+                "--idle" => {
+                    options.idle = Duration::from_secs(number(&arg, &value()?)?);
+                    options.settle = options.idle / 2;
+                }
                 "--out" => options.out = value()?.into(),
                 _ => return Err(no_option(&arg)),
             }

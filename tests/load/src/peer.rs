@@ -146,7 +146,7 @@ pub(crate) fn cpu_of(process: &str) -> Result<Duration> {
     Ok(TICK * (ticks()? + ticks()?))
 }
 
-fn memory_of(process: u32) -> Result<u64> {
+pub(crate) fn memory_of(process: u32) -> Result<u64> {
     let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let number = line.and_then(|line| line.split_whitespace().next());
