@@ -119,9 +119,12 @@ pub(crate) async fn try_ask(port: u16, words: &[&str]) -> redis::RedisResult<red
 fn spawn(port: u16, dir: &Path, args: &[String]) -> Child {
     let mut command = Command::new("redis-server");
     // A Sentinel keeps its state in the file that it is started with.
-    let own: Vec<String> = if args.iter().any(|arg| arg == "--sentinel") { vec![] } else {
+    let own: Vec<String> = if args.iter().any(|arg| arg == "--sentinel") {
+        vec![]
+    } else {
         let common = ["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"].map(str::to_owned);
-        let port = if args.iter().any(|arg| arg == "--port") { vec![] } else { vec!["--port".into(), port.to_string()] };
+        let port =
+            if args.iter().any(|arg| arg == "--port") { vec![] } else { vec!["--port".into(), port.to_string()] };
         common.into_iter().chain(port).collect()
     };
     command.args(args.iter().filter(|arg| arg.ends_with(".conf"))).args(own);
@@ -129,7 +132,9 @@ fn spawn(port: u16, dir: &Path, args: &[String]) -> Child {
     command.current_dir(dir).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     match command.spawn() {
         Ok(child) => child,
-        Err(error) => panic!("redis-server cannot be started ({error}): install it, as with `apt install redis-server`"),
+        Err(error) => {
+            panic!("redis-server cannot be started ({error}): install it, as with `apt install redis-server`")
+        }
     }
 }
 

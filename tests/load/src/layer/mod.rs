@@ -50,10 +50,7 @@ pub(crate) async fn run(options: &LayerOptions) -> Result<()> {
             rounds.push(pair.measure(options.measure).await?);
         }
     }
-    println!(
-        "{:<28}{:>26}{:>26}{:>30}{:>18}",
-        "", "there and back, p50 us", "p99 us", "events/s", "CPU us per event"
-    );
+    println!("{:<28}{:>26}{:>26}{:>30}{:>18}", "", "there and back, p50 us", "p99 us", "events/s", "CPU us per event");
     for (way, _, rounds) in &figures {
         let of = |value: fn(&Figures) -> f64, decimals| spread(rounds.iter().map(value).collect(), decimals);
         println!(

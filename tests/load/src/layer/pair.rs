@@ -150,11 +150,6 @@ impl Pair {
             arrived += soon("a report", self.end.reported()).await?;
         }
         let counted = arrived as f64;
-        Ok(Figures {
-            p50,
-            p99,
-            rate: counted / elapsed.as_secs_f64(),
-            cpu_each: used.as_secs_f64() * 1e6 / counted,
-        })
+        Ok(Figures { p50, p99, rate: counted / elapsed.as_secs_f64(), cpu_each: used.as_secs_f64() * 1e6 / counted })
     }
 }

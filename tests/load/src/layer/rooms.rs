@@ -19,7 +19,8 @@ pub(super) async fn run(redis: &RedisServer, dir: &Path, options: &LayerOptions)
     let rooms = options.rooms;
     let limits = Limits { sessions_per_user: rooms, ..Limits::default() };
     let store = format!("sqlite:{}", dir.join("rooms.db").display());
-    let engine = Engine::builder().keys(Keyring::new(digi::ID_SECRET)?).store(&store).layer(&redis.url()).limits(limits);
+    let engine =
+        Engine::builder().keys(Keyring::new(digi::ID_SECRET)?).store(&store).layer(&redis.url()).limits(limits);
     let engine = engine.build().await?;
     let mut ids = Vec::new();
     for _ in 0..rooms {
@@ -44,7 +45,8 @@ pub(super) async fn run(redis: &RedisServer, dir: &Path, options: &LayerOptions)
     let joined = began.elapsed();
     let mut connection = redis.connect().await?;
     loop {
-        let channels: Vec<String> = redis::cmd("PUBSUB").arg("CHANNELS").arg("*__digi__chat_*").query_async(&mut connection).await?;
+        let channels: Vec<String> =
+            redis::cmd("PUBSUB").arg("CHANNELS").arg("*__digi__chat_*").query_async(&mut connection).await?;
         if channels.len() >= rooms {
             break;
         }

@@ -19,7 +19,8 @@ impl RedisServer {
         let mut command = Command::new("redis-server");
         command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--loglevel", "warning", "--port"]);
         command.arg(port.to_string()).arg("--dir").arg(dir).stdin(Stdio::null()).stdout(Stdio::null());
-        let child = command.spawn().map_err(|error| format!("redis-server (Debian's package redis-server): {error}"))?;
+        let child =
+            command.spawn().map_err(|error| format!("redis-server (Debian's package redis-server): {error}"))?;
         let server = Self { child, port };
         for _ in 0..100 {
             if server.version().await.is_ok() {
