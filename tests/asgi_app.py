@@ -1,10 +1,13 @@
 """The ASGI application under test: rooms in DIGI_DATA, and whoever `?as=` says.
 
-DIGI_LAYER is the channel layer. `python asgi_app.py` makes the room of alice and bob and prints its token. DIGI_STORE is `native` (the default) or
-`orm`, Django's own connection to an SQLite file with the same tables.
+`python asgi_app.py` makes the room of alice and bob and prints its token. DIGI_STORE is `native` (the default) or
+`orm`, Django's own connection to an SQLite file with the same tables, or to the database whose settings DIGI_DATABASE
+has as JSON. DIGI_LAYER is the channel layer.
 """
 
+import json
 import os
+from functools import cache
 from pathlib import Path
 from urllib.parse import parse_qs
 
@@ -30,7 +33,8 @@ def store(data: Path) -> str | Store:
     import django
     from django.conf import settings
 
-    database = {"ENGINE": "django.db.backends.sqlite3", "NAME": file}
+    database = json.loads(os.environ.get("DIGI_DATABASE", "null"))
+    database = database or {"ENGINE": "django.db.backends.sqlite3", "NAME": file}
     settings.configure(DATABASES={"default": database}, INSTALLED_APPS=["digi.django"], SECRET_KEY=SECRET)
     django.setup()
     from digi.django.store import OrmStore
@@ -38,17 +42,22 @@ def store(data: Path) -> str | Store:
     return OrmStore()
 
 
+@cache
 def engine() -> Engine:
     layer = os.environ.get("DIGI_LAYER", "local:")
     return Engine(SECRET, store(Path(os.environ["DIGI_DATA"])), layer=layer, limits=LIMITS)
 
 
-def prepare() -> str:
-    made = engine()
+def migrate() -> None:
     if os.environ.get("DIGI_STORE") == "orm":
         from django.core.management import call_command
 
         call_command("migrate", verbosity=0)
+
+
+def prepare() -> str:
+    made = engine()
+    migrate()
     with made:
         return made.cipher.seal("room", made.create_room(MEMBERS).result())
 
@@ -56,4 +65,4 @@ def prepare() -> str:
 if __name__ == "__main__":
     print(prepare())
 elif "DIGI_DATA" in os.environ:
-    application = Chat(engine(), who)
+    application = Chat(engine, who)

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 from typing import Any
 
+import psycopg
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidHandshake, WebSocketException
 
@@ -33,15 +34,9 @@ SETTLING = 60.0
 class Gateway(Process):
     """`fleet_node.py`."""
 
-    def __init__(self, data: Path, layer: str) -> None:
+    def __init__(self, data: Path, environment: dict[str, str]) -> None:
         port = free_port()
-        environment = {
-            "DIGI_DATA": str(data),
-            "DIGI_LAYER": layer,
-            "DIGI_PORT": str(port),
-            "PYTHONPATH": str(ROOT / "tests"),
-            "PYTHONUNBUFFERED": "1",
-        }
+        environment = environment | {"DIGI_DATA": str(data), "DIGI_PORT": str(port), "PYTHONUNBUFFERED": "1"}
         super().__init__([sys.executable, ROOT / "tests/fleet_node.py"], "gateway on ", data, environment)
         self.port = port
 
@@ -50,43 +45,64 @@ class Gateway(Process):
 
 
 class Fleet:
-    """The nodes, each with its own way to Redis, and the rooms with their members."""
+    """The nodes, each with its own way to Redis, and the rooms with their members.
 
-    def __init__(self, data: Path, layers: list[str]) -> None:
+    The database is an SQLite file, which the native store has open in every node, or PostgreSQL on a port, through
+    Django. Where it is a file, nodes hear of each other's changes without Redis, too.
+    """
+
+    def __init__(self, data: Path, layers: list[str], postgresql: int | None = None) -> None:
         self.data = data
-        asgi = AsgiServer("uvicorn", data)
-        self.nodes: list[Process] = [Gateway(data, layer) for layer in layers[1:]] + [asgi]
-        self._asgi_layer = layers[0]
+        self._postgresql = postgresql
+        environment = {"PYTHONPATH": str(ROOT / "tests")}
+        if postgresql is not None:
+            database = {"ENGINE": "django.db.backends.postgresql", "NAME": "digi", "USER": "postgres"}
+            database |= {"HOST": "127.0.0.1", "PORT": str(postgresql)}
+            environment |= {"DIGI_STORE": "orm", "DIGI_DATABASE": json.dumps(database)}
+        self._asgi = environment | {"DIGI_LAYER": layers[0]}
+        self.nodes: list[Process] = [Gateway(data, environment | {"DIGI_LAYER": layer}) for layer in layers[1:]]
+        self.nodes.append(AsgiServer("uvicorn", data))
         self.members = [[f"u{room}-{number}" for number in range(PEOPLE // ROOMS)] for room in range(ROOMS)]
         lists = [",".join(members) for members in self.members]
         command = [sys.executable, str(ROOT / "tests/fleet_node.py"), "rooms", *lists]
-        environment = os.environ | {"DIGI_DATA": str(data), "PYTHONPATH": str(ROOT / "tests")}
+        environment |= os.environ | {"DIGI_DATA": str(data)}
         made = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         assert made.returncode == 0, made.stderr
         self.tokens = made.stdout.split()
 
     def start(self, node: Process) -> None:
-        node.start(**({"DIGI_LAYER": self._asgi_layer} if isinstance(node, AsgiServer) else {}))
+        node.start(**(self._asgi if isinstance(node, AsgiServer) else {}))
 
     def close(self) -> None:
         for node in self.nodes:
             node.close()
+
+    def show(self) -> None:
+        """Prints what the nodes have said, but for the comings and goings."""
+        for node in self.nodes:
+            print(*(line for line in node.output_lines if "connection" not in line and "WebSocket /" not in line))
 
     def stored(self) -> list[dict[int, tuple[str, str | None]]]:
         """By room and place: every message's token and text, which a deleted one has none of."""
         cipher = TokenCipher(SECRET)
         rooms: list[dict[int, tuple[str, str | None]]] = [{} for _ in self.tokens]
         ids = {cipher.open("room", token): at for at, token in enumerate(self.tokens)}
-        with closing(sqlite3.connect(f"file:{self.data / 'chat.db'}?mode=ro", uri=True)) as database:
-            for id, room, pos, body in database.execute("SELECT id, room_id, pos, body FROM digi_message"):
-                if room in ids:
-                    rooms[ids[room]][pos] = (cipher.seal("message", id), body)
+        for message, room, pos, body in self._query("SELECT id, room_id, pos, body FROM digi_message"):
+            if room in ids:
+                rooms[ids[room]][pos] = (cipher.seal("message", message), body)
         return rooms
 
     def client_ids(self) -> list[str]:
+        rows = self._query("SELECT client_id FROM digi_message WHERE client_id IS NOT NULL")
+        return [client_id for (client_id,) in rows]
+
+    def _query(self, query: str) -> list[tuple[Any, ...]]:
+        if self._postgresql is not None:
+            where = f"host=127.0.0.1 port={self._postgresql} dbname=digi user=postgres"
+            with psycopg.connect(where) as connection:
+                return connection.execute(query.encode()).fetchall()
         with closing(sqlite3.connect(f"file:{self.data / 'chat.db'}?mode=ro", uri=True)) as database:
-            query = "SELECT client_id FROM digi_message WHERE client_id IS NOT NULL"
-            return [client_id for (client_id,) in database.execute(query)]
+            return database.execute(query).fetchall()
 
 
 class Person:
@@ -126,11 +142,10 @@ class Person:
     async def _talk(self, socket: ClientConnection) -> None:
         async with asyncio.TaskGroup() as tasks:
             writing = tasks.create_task(self._write(socket))
-            try:
+            with suppress(WebSocketException):
                 async for text in socket:
                     self._receive(json.loads(text), socket, tasks)
-            finally:
-                writing.cancel()
+            writing.cancel()
 
     async def _write(self, socket: ClientConnection) -> None:
         with suppress(WebSocketException):
@@ -193,6 +208,8 @@ class Person:
         assert self.cursor is None or int(seq) >= self.cursor, "the cursor went back"
         self.cursor = int(seq)
         self.live = True
+        assert self.node is not None
+        self.crowd.served.add(self.node)
 
     def _change(self, frame: Frame) -> None:
         if self.live:
@@ -219,8 +236,8 @@ class Crowd:
         self.acks = 0
         self.may_send = True
         self.over = False
+        self.served: set[Process] = set()
         self.people = [Person(self, room, user) for room, users in enumerate(fleet.members) for user in users]
-        self.failed = asyncio.Event()
 
     async def until(self, what: str, seconds: float, holds: Any) -> None:
         """Waits until it holds, and no longer than that."""
@@ -258,10 +275,9 @@ async def crowd_of(fleet: Fleet) -> AsyncIterator[Crowd]:
     """Everybody is in, and chats until the block ends. What one of them must not see fails the test."""
     crowd = Crowd(fleet)
     async with asyncio.TaskGroup() as tasks:
-        for person in crowd.people:
-            tasks.create_task(person.run())
+        chatting = [tasks.create_task(person.run()) for person in crowd.people]
         await crowd.until("everybody is in", 2 * TIMEOUT, lambda: all(person.live for person in crowd.people))
         yield crowd
         crowd.over = True
-        for task in tasks._tasks.copy():  # noqa: SLF001
+        for task in chatting:
             task.cancel()

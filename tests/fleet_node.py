@@ -7,10 +7,11 @@ import asyncio
 import logging
 import os
 import sys
+from contextlib import suppress
 from urllib.parse import parse_qs
 
 import digi
-from asgi_app import engine
+from asgi_app import engine, migrate
 from digi.types import Member
 
 
@@ -28,7 +29,9 @@ async def serve() -> None:
 
 
 def make_rooms(rooms: list[str]) -> None:
-    with engine() as made:
+    made = engine()
+    migrate()
+    with made:
         for members in rooms:
             listed: list[Member] = [(user, user, "member") for user in members.split(",")]
             print(made.cipher.seal("room", made.create_room(listed).result()))
@@ -39,7 +42,7 @@ if __name__ == "__main__":
         make_rooms(sys.argv[2:])
     else:
         logging.basicConfig(level=logging.INFO, stream=sys.stdout)
-        try:
+        # Two hundred people come and go.
+        logging.getLogger("digi.server").setLevel(logging.WARNING)
+        with suppress(KeyboardInterrupt):
             asyncio.run(serve())
-        except KeyboardInterrupt:
-            pass

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -30,8 +31,8 @@ class RedisServer:
         return f"redis://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        options = {"--port": self.port, "--bind": "127.0.0.1", "--dir": self._folder, "--save": "", "--appendonly": "no"}
-        command = ["redis-server", *(str(word) for option in options.items() for word in option)]
+        command = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._folder)]
+        command += ["--save", "", "--appendonly", "no"]
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
         deadline = time.monotonic() + START_TIMEOUT
@@ -100,10 +101,8 @@ class Proxy:
             self._shut(end)
 
     def _shut(self, end: socket.socket) -> None:
-        try:
+        with suppress(OSError):  # the other side may have been quicker
             end.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass  # the other side was quicker
 
     def _accept(self) -> None:
         while True:
@@ -123,13 +122,11 @@ class Proxy:
                 self._spawn(self._pass_on, source, sink)
 
     def _pass_on(self, source: socket.socket, sink: socket.socket) -> None:
-        try:
+        with suppress(OSError):
             while piece := source.recv(65536):
                 if self.delay:
                     time.sleep(self._dice.uniform(0, self.delay))
                 sink.sendall(piece)
-        except OSError:
-            pass
         self._shut(source)
         self._shut(sink)
         with self._lock:

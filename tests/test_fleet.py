@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from django_store.servers import postgresql
 from fleet import Crowd, Fleet, crowd_of
 from redis_server import Proxy, RedisServer
 
@@ -19,7 +20,7 @@ Trouble = Callable[[Crowd, RedisServer, list[Proxy]], Awaitable[None]]
 NODES = 3
 
 
-async def redis_dies(crowd: Crowd, redis: RedisServer, _: list[Proxy]) -> None:
+async def redis_dies(crowd: Crowd, redis: RedisServer, __: list[Proxy]) -> None:
     for _ in range(2):
         redis.kill()
         # Without it the chat goes on.
@@ -79,40 +80,41 @@ async def everything_at_once(crowd: Crowd, redis: RedisServer, proxies: list[Pro
 
 
 @contextmanager
-def a_fleet(tmp_path: Path) -> Iterator[tuple[Fleet, RedisServer, list[Proxy]]]:
+def a_fleet(tmp_path: Path, database: str) -> Iterator[tuple[Fleet, RedisServer, list[Proxy]]]:
     with ExitStack() as stack:
         redis = stack.enter_context(RedisServer(tmp_path / "redis"))
         dice = random.Random(3)
         proxies = [stack.enter_context(Proxy(redis.port, dice)) for _ in range(NODES)]
-        fleet = Fleet(tmp_path / "data", [f"redis://127.0.0.1:{proxy.port}" for proxy in proxies])
-        stack.callback(lambda: print(*(node.output for node in fleet.nodes), sep="\n"))
+        port = stack.enter_context(postgresql()) if database == "postgresql" else None
+        fleet = Fleet(tmp_path / "data", [f"redis://127.0.0.1:{proxy.port}" for proxy in proxies], port)
+        stack.callback(fleet.show)
         stack.callback(fleet.close)
         for node in fleet.nodes:
             fleet.start(node)
         yield fleet, redis, proxies
 
 
+TROUBLES = [
+    redis_dies,
+    redis_freezes,
+    redis_throws_clients_out,
+    processes_die,
+    the_network_delays_and_cuts,
+    everything_at_once,
+]
+
+
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize(
-    "trouble",
-    [
-        redis_dies,
-        redis_freezes,
-        redis_throws_clients_out,
-        processes_die,
-        the_network_delays_and_cuts,
-        everything_at_once,
-    ],
-)
-def test_nothing_is_lost_doubled_or_out_of_order(trouble: Trouble, tmp_path: Path) -> None:
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("trouble", TROUBLES)
+def test_nothing_is_lost_doubled_or_out_of_order(trouble: Trouble, database: str, tmp_path: Path) -> None:
     async def main() -> None:
-        with a_fleet(tmp_path) as (fleet, redis, proxies):
+        with a_fleet(tmp_path, database) as (fleet, redis, proxies):
             async with crowd_of(fleet) as crowd:
                 await crowd.more_acks(200)
                 await trouble(crowd, redis, proxies)
                 await crowd.come_to_rest()
-                served = {person.node for person in crowd.people}
-                assert served == set(fleet.nodes), "every process serves somebody"
+                assert crowd.served == set(fleet.nodes), "every process has served somebody"
                 print(f"{crowd.acks} acknowledged")
 
     asyncio.run(main())
