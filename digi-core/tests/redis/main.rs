@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod cluster;
-mod engines;
+// engines
 mod faults;
 mod fleet;
 mod input;
