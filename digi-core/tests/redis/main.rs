@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod cluster;
-// engines
+mod engines;
 mod faults;
 mod fleet;
 mod input;
