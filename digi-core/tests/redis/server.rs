@@ -1,22 +1,26 @@
 //! Redis servers of a test's own.
 
+use std::collections::HashSet;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::{LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
+use redis::{FromRedisValue, Value};
 use tempfile::TempDir;
 
 /// How long a server may take to come up, or a condition to come true.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A port that is free, and on which nobody else listens meanwhile: servers that lose the race take another.
-pub(crate) fn free_port() -> u16 {
-    // A cluster's node listens on its port plus 10000, too.
+/// A port that is free, and that no other test of this process gets.
+fn free_port() -> u16 {
+    static GIVEN: LazyLock<Mutex<HashSet<u16>>> = LazyLock::new(Mutex::default);
     loop {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        if port < 55_000 && TcpListener::bind(("127.0.0.1", port + 10_000)).is_ok() {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        // A cluster's node listens on its port plus 10000, too.
+        if port < 55_000 && TcpListener::bind(("127.0.0.1", port + 10_000)).is_ok() && GIVEN.lock().unwrap().insert(port)
+        {
             return port;
         }
     }
@@ -31,32 +35,47 @@ pub(crate) struct RedisServer {
 }
 
 impl RedisServer {
-    /// On a port of its own, with more arguments.
-    pub(crate) fn start(args: &[&str]) -> Self {
-        for _ in 0..5 {
-            let port = free_port();
-            let args = args.iter().map(|arg| (*arg).to_owned()).collect::<Vec<_>>();
-            if let Some(server) = Self::try_start(port, args) {
-                return server;
-            }
-        }
-        panic!("redis-server does not come up");
+    /// With these lines in its configuration, in which `PORT` stands for a port of its own.
+    pub(crate) fn start(lines: &[&str]) -> Self {
+        Self::start_with(lines, &[])
     }
 
-    /// None: it ended at once, mostly because the port was taken meanwhile.
-    pub(crate) fn try_start(port: u16, args: Vec<String>) -> Option<Self> {
-        let dir = tempfile::tempdir().unwrap();
-        let mut child = spawn(port, dir.path(), &args);
-        wait_for_port(port, &mut child).then_some(Self { port, args, dir, child })
+    /// A Sentinel, which also takes these lines.
+    pub(crate) fn sentinel(lines: &[&str]) -> Self {
+        Self::start_with(lines, &["--sentinel"])
+    }
+
+    fn start_with(lines: &[&str], args: &[&str]) -> Self {
+        let mut config: Vec<String> =
+            ["bind 127.0.0.1", "daemonize no"].iter().chain(lines).map(|line| (*line).to_owned()).collect();
+        if !lines.iter().any(|line| line.starts_with("port ")) {
+            config.push("port PORT".to_owned());
+        }
+        if args.is_empty() {
+            config.extend(["save \"\"", "appendonly no"].map(str::to_owned));
+        }
+        let args: Vec<_> = ["redis.conf"].iter().chain(args).map(|arg| (*arg).to_owned()).collect();
+        // Another process may take the port meanwhile.
+        for _ in 0..5 {
+            let port = free_port();
+            let dir = tempfile::tempdir().unwrap();
+            let text = config.join("\n").replace("PORT", &port.to_string()) + "\n";
+            std::fs::write(dir.path().join("redis.conf"), text).unwrap();
+            let mut child = spawn(dir.path(), &args);
+            if comes_up(port, &mut child) {
+                return Self { port, args, dir, child };
+            }
+        }
+        panic!("redis-server does not come up with {config:?}");
+    }
+
+    /// As an address without scheme.
+    pub(crate) fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
     }
 
     pub(crate) fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
-    }
-
-    /// The file in its folder that Redis may write to.
-    pub(crate) fn path(&self, name: &str) -> String {
-        self.dir.path().join(name).to_str().unwrap().to_owned()
     }
 
     pub(crate) fn kill(&mut self) {
@@ -68,20 +87,19 @@ impl RedisServer {
     pub(crate) fn restart(&mut self) {
         let since = Instant::now();
         loop {
-            self.child = spawn(self.port, self.dir.path(), &self.args);
-            if wait_for_port(self.port, &mut self.child) {
+            self.child = spawn(self.dir.path(), &self.args);
+            if comes_up(self.port, &mut self.child) {
                 return;
             }
             assert!(since.elapsed() < PATIENCE, "redis-server does not come back");
         }
     }
 
-    /// SIGSTOP.
+    /// As if it hung, or the network had gone.
     pub(crate) fn stop(&self) {
         self.signal("STOP");
     }
 
-    /// SIGCONT.
     pub(crate) fn resume(&self) {
         self.signal("CONT");
     }
@@ -91,9 +109,23 @@ impl RedisServer {
         assert!(done.success());
     }
 
-    /// What a client without credentials is answered.
-    pub(crate) async fn ask(&self, words: &[&str]) -> redis::Value {
-        ask(self.port, words).await
+    /// What it answers to a client that does not log in.
+    pub(crate) async fn ask(&self, words: &[&str]) -> Value {
+        self.try_ask(words).await.unwrap()
+    }
+
+    pub(crate) async fn try_ask(&self, words: &[&str]) -> redis::RedisResult<Value> {
+        let client = redis::Client::open(self.url())?;
+        let mut connection = client.get_multiplexed_async_connection().await?;
+        redis::cmd(words[0]).arg(&words[1..]).query_async(&mut connection).await
+    }
+
+    /// The answer as text; empty when there is none.
+    pub(crate) async fn text(&self, words: &[&str]) -> String {
+        match self.try_ask(words).await {
+            Ok(value) => String::from_redis_value(value).unwrap(),
+            Err(_) => String::new(),
+        }
     }
 }
 
@@ -103,43 +135,17 @@ impl Drop for RedisServer {
     }
 }
 
-/// One command on a connection of its own.
-pub(crate) async fn ask(port: u16, words: &[&str]) -> redis::Value {
-    try_ask(port, words).await.unwrap()
-}
-
-pub(crate) async fn try_ask(port: u16, words: &[&str]) -> redis::RedisResult<redis::Value> {
-    let client = redis::Client::open(format!("redis://127.0.0.1:{port}"))?;
-    let mut connection = client.get_multiplexed_async_connection().await?;
-    let mut command = redis::cmd(words[0]);
-    command.arg(&words[1..]);
-    command.query_async(&mut connection).await
-}
-
-fn spawn(port: u16, dir: &Path, args: &[String]) -> Child {
+fn spawn(dir: &Path, args: &[String]) -> Child {
     let mut command = Command::new("redis-server");
-    // A Sentinel keeps its state in the file that it is started with.
-    let own: Vec<String> = if args.iter().any(|arg| arg == "--sentinel") {
-        vec![]
-    } else {
-        let common = ["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"].map(str::to_owned);
-        let port =
-            if args.iter().any(|arg| arg == "--port") { vec![] } else { vec!["--port".into(), port.to_string()] };
-        common.into_iter().chain(port).collect()
-    };
-    command.args(args.iter().filter(|arg| arg.ends_with(".conf"))).args(own);
-    command.args(args.iter().filter(|arg| !arg.ends_with(".conf")));
-    command.current_dir(dir).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.args(args).current_dir(dir).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     match command.spawn() {
         Ok(child) => child,
-        Err(error) => {
-            panic!("redis-server cannot be started ({error}): install it, as with `apt install redis-server`")
-        }
+        Err(error) => panic!("redis-server cannot be started ({error}): install it, as with `apt install redis-server`"),
     }
 }
 
-/// False when it has ended.
-fn wait_for_port(port: u16, child: &mut Child) -> bool {
+/// Waits for the port; false when the process has ended.
+fn comes_up(port: u16, child: &mut Child) -> bool {
     let since = Instant::now();
     while since.elapsed() < PATIENCE {
         if child.try_wait().unwrap().is_some() {

@@ -305,5 +305,15 @@ mod tests {
         }
     }
 
-    const KEYSLOTS: [(&str, usize); 0] = [];
+    const KEYSLOTS: [(&str, usize); 9] = [
+        ("asgi__digi__chat_1", 7808),
+        ("asgi__digi__chat_42", 4831),
+        ("asgi__digi__chat_-1", 6999),
+        ("asgi__digi__digi_nodes", 1583),
+        ("{asgi}__digi__chat_7", 268),
+        ("{}a", 10875),
+        ("a{b", 13340),
+        ("a{b}{c}", 3300),
+        ("ключ", 10303),
+    ];
 }
