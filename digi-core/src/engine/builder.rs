@@ -9,8 +9,6 @@ use super::{Engine, publisher, tasks, writer};
 use crate::consumer::{ConsumerLimits, Policy, Rules};
 use crate::error::{Code, Error};
 use crate::frame::Encoder;
-#[cfg(feature = "bridge")]
-use crate::layer::bridge::Bridge;
 use crate::layer::{ChannelLayer, LocalLayer};
 use crate::room::RoomLimits;
 use crate::store::Store;
@@ -71,8 +69,6 @@ pub struct EngineBuilder {
     keys: Option<Keyring>,
     store: StoreChoice,
     layer: LayerChoice,
-    #[cfg(feature = "bridge")]
-    bridge: Option<crate::layer::bridge::BridgeOptions>,
     limits: Limits,
     strict: bool,
     policy: Option<Arc<dyn Policy>>,
@@ -84,8 +80,6 @@ impl EngineBuilder {
             keys: None,
             store: StoreChoice::Url("memory:".into()),
             layer: LayerChoice::Url("local:".into()),
-            #[cfg(feature = "bridge")]
-            bridge: None,
             limits: Limits::default(),
             strict: false,
             policy: None,
@@ -121,13 +115,6 @@ impl EngineBuilder {
     /// A channel layer of the host's own.
     pub fn layer_object(mut self, layer: Arc<dyn ChannelLayer>) -> Self {
         self.layer = LayerChoice::Object(layer);
-        self
-    }
-
-    /// A bridge to processes that run stock Django Channels.
-    #[cfg(feature = "bridge")]
-    pub fn bridge(mut self, options: crate::layer::bridge::BridgeOptions) -> Self {
-        self.bridge = Some(options);
         self
     }
 
@@ -178,14 +165,6 @@ impl EngineBuilder {
         let (writer, queues) = WriterHandle::new(self.limits.queued, store.lanes());
         let (subscriptions, wanted) = tokio::sync::mpsc::unbounded_channel();
         let limits = self.limits;
-        #[cfg(feature = "bridge")]
-        let (bridge, bridged) = match &self.bridge {
-            Some(options) => {
-                let (end, outgoing) = super::bridge::BridgeEnd::new(Bridge::open(options, random()?)?);
-                (Some(end), Some(outgoing))
-            }
-            None => (None, None),
-        };
         let (publisher, outgoing) = publisher::publisher();
         let parts = Parts {
             rules: Arc::new(rules),
@@ -195,21 +174,14 @@ impl EngineBuilder {
             writer,
             subscriptions,
             publisher,
-            #[cfg(feature = "bridge")]
-            bridge,
             runtime,
         };
         let core = Arc::new(Core::new(parts));
         let weak = || Arc::downgrade(&core);
         for queue in queues {
             // Each lane under a number of its own, so that under one number a batch never comes beside another.
-            core.spawn(writer::run(weak(), queue, BatchIds::new(random()?), limits.batch.max(1)));
-        }
-        #[cfg(feature = "bridge")]
-        if let (Some(end), Some(outgoing)) = (&core.bridge, bridged) {
-            core.spawn(super::bridge::send(end.bridge().clone(), outgoing));
-            core.spawn(super::bridge::keep(Arc::downgrade(end.bridge())));
-            core.spawn(super::bridge::receive(weak(), Arc::downgrade(end.bridge())));
+            let node = getrandom::u64().map_err(|error| Code::Config.with(format!("no random numbers: {error}")))?;
+            core.spawn(writer::run(weak(), queue, BatchIds::new(node), limits.batch.max(1)));
         }
         core.spawn(tasks::timers(weak()));
         core.spawn(tasks::layer(weak()));
@@ -218,10 +190,6 @@ impl EngineBuilder {
         core.spawn(tasks::compare(weak()));
         Ok(Engine { core })
     }
-}
-
-fn random() -> Result<u64, Error> {
-    getrandom::u64().map_err(|error| Code::Config.with(format!("no random numbers: {error}")))
 }
 
 async fn open_store(url: &str) -> Result<Arc<dyn Store>, Error> {

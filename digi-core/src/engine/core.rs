@@ -48,8 +48,6 @@ pub(super) struct Core {
     /// Rooms whose subscription on the layer has to be looked at.
     pub(super) subscriptions: tokio::sync::mpsc::UnboundedSender<RoomId>,
     publisher: Publisher,
-    #[cfg(feature = "bridge")]
-    pub(super) bridge: Option<super::bridge::BridgeEnd>,
     /// Asks for a comparison of all heads with the store, now.
     pub(super) compare: Arc<Notify>,
     rooms: [Mutex<HashMap<RoomId, LiveRoom>>; ROOM_SHARDS],
@@ -69,8 +67,6 @@ pub(super) struct Parts {
     pub(super) writer: WriterHandle,
     pub(super) subscriptions: tokio::sync::mpsc::UnboundedSender<RoomId>,
     pub(super) publisher: Publisher,
-    #[cfg(feature = "bridge")]
-    pub(super) bridge: Option<super::bridge::BridgeEnd>,
     pub(super) runtime: Handle,
 }
 
@@ -114,9 +110,7 @@ impl Drop for Core {
 
 impl Core {
     pub(super) fn new(parts: Parts) -> Self {
-        #[cfg(feature = "bridge")]
-        let bridge = parts.bridge;
-        let Parts { rules, limits, store, layer, writer, subscriptions, publisher, runtime, .. } = parts;
+        let Parts { rules, limits, store, layer, writer, subscriptions, publisher, runtime } = parts;
         Self {
             rules,
             store,
@@ -128,8 +122,6 @@ impl Core {
             timers: Timers::default(),
             subscriptions,
             publisher,
-            #[cfg(feature = "bridge")]
-            bridge,
             compare: Arc::default(),
             rooms: std::array::from_fn(|_| Mutex::default()),
             raising: Mutex::default(),

@@ -4,8 +4,6 @@
 //! told in `ARCHITECTURE.md`; the files here follow it: `session` takes it in, `writer` commits and hands it out,
 //! `outbox` holds it for each reader, `tasks` put right what went past.
 
-#[cfg(feature = "bridge")]
-mod bridge;
 mod builder;
 mod core;
 pub(crate) mod missed;
@@ -254,10 +252,6 @@ impl Engine {
         Stats {
             layer_up: layer.is_up,
             layer_undecodable: layer.undecodable,
-            #[cfg(feature = "bridge")]
-            bridge_undecodable: self.core.bridge.as_ref().map_or(0, |end| end.bridge().undecodable()),
-            #[cfg(feature = "bridge")]
-            bridge_dropped: self.core.bridge.as_ref().map_or(0, |end| end.bridge().dropped()),
             sessions: self.core.registry.len() as u64,
             rooms: self.core.room_count() as u64,
             queued: self.core.writer.waiting() as u64,

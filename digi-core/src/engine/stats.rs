@@ -26,10 +26,6 @@ pub struct Stats {
     pub layer_up: bool,
     /// What came in on the layer, could not be read, and was dropped.
     pub layer_undecodable: u64,
-    /// What came in over the bridge, could not be read, and was dropped.
-    pub bridge_undecodable: u64,
-    /// Messages that could not be brought over the bridge, in either direction.
-    pub bridge_dropped: u64,
     /// Times that the layer said it may have lost something.
     pub layer_lagged: u64,
     /// Frames that claimed another user, of sessions that have ended; they were not believed.

@@ -3,8 +3,6 @@
 //! The store is the truth, a layer is a hint. It may lose, double and reorder; rooms put that right from the log. So a
 //! backend has few promises to keep, and every one of them passes one suite (`layer_suite!`, feature `testing`).
 
-#[cfg(feature = "bridge")]
-pub mod bridge;
 mod local;
 #[cfg(feature = "redis")]
 mod redis;

@@ -30,7 +30,7 @@ const MAX_TEXT: usize = 160;
 const EMITTED_AT: u64 = 1_577_836_800;
 
 /// One Fernet key with its ciphers set up.
-pub(crate) struct Key {
+pub(super) struct Key {
     cipher: Aes128,
     mac: Hmac<Sha256>,
     iv: Hmac<Sha256>,
@@ -60,7 +60,7 @@ pub(super) fn decode(token: &str) -> Option<Vec<u8>> {
 
 impl Key {
     /// A key as `Fernet.generate_key()` writes it: 32 bytes in URL-safe base64.
-    pub(crate) fn new(text: &str) -> Result<Self, Error> {
+    pub(super) fn new(text: &str) -> Result<Self, Error> {
         let bad = || Code::BadKey.with("a legacy Fernet key is 32 bytes in URL-safe base64 (44 characters)");
         let raw = Zeroizing::new(URL_SAFE_PAD_INDIFFERENT.decode(text).map_err(|_| bad())?);
         let raw: &[u8; 32] = raw.as_slice().try_into().map_err(|_| bad())?;
@@ -86,21 +86,6 @@ impl Key {
     /// The id in the bytes of a token, if it was made with this key and holds one.
     pub(super) fn open(&self, raw: &[u8]) -> Option<i64> {
         canonical(std::str::from_utf8(&self.decrypt(raw)?).ok()?)
-    }
-
-    /// The token of a text, as any Fernet library reads it. `now` in seconds since 1970, `iv` random.
-    #[cfg(feature = "bridge")]
-    pub(crate) fn seal(&self, now: u64, iv: [u8; BLOCK], plaintext: &[u8]) -> String {
-        URL_SAFE.encode(self.encrypt(now, &iv, plaintext))
-    }
-
-    /// The text of a token that was made with this key, at `since` (seconds since 1970) or later.
-    #[cfg(feature = "bridge")]
-    pub(crate) fn open_text(&self, token: &str, since: u64) -> Option<Vec<u8>> {
-        let raw = URL_SAFE_PAD_INDIFFERENT.decode(token).ok()?;
-        let plaintext = self.decrypt(&raw)?;
-        let made = u64::from_be_bytes(*raw.get(1..)?.first_chunk()?);
-        (made >= since).then_some(plaintext)
     }
 
     fn encrypt(&self, time: u64, iv: &[u8; BLOCK], plaintext: &[u8]) -> Vec<u8> {
