@@ -32,6 +32,7 @@ sim:
 bench: .venv-bench/.digi
 	cargo bench -p digi-core
 	cargo run --release -p digi-load -- --python .venv-bench/bin/python
+	cargo run --release -p digi-load -- layer
 
 # The URL goes on in the environment: a command line, and with it a password, can be read by everybody on the machine.
 bench-store:

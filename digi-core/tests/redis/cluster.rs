@@ -132,9 +132,7 @@ async fn a_server_that_is_no_cluster_is_named() {
     let layer = RedisLayer::from_url(&server.url().replace("redis:", "redis+cluster:")).unwrap();
     assert!(layer.subscribe(&[group(1)]).await.is_err());
     assert!(layer.publish(&[added(1, 1)]).await.is_err());
-    until_async("it was asked", async || {
-        server.text(&["INFO", "errorstats"]).await.contains("errorstat_ERR:count")
-    })
-    .await;
+    until_async("it was asked", async || server.text(&["INFO", "errorstats"]).await.contains("errorstat_ERR:count"))
+        .await;
     assert!(!layer.status().is_up);
 }

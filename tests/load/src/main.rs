@@ -56,6 +56,7 @@ fn run() -> Result<bool> {
         Job::Serve { dir, rooms, members } => on_runtime(digi::serve(&dir, rooms, members))?,
         Job::Bare => on_runtime(bare::serve())?,
         Job::Layer(options) => on_runtime(layer::run(&options))?,
+        Job::LayerNode(options) => on_runtime(layer::rooms::node(&options))?,
         Job::LayerPeer { way, url } => on_runtime(layer::answer(&way, &url))?,
         Job::Store(options) => on_runtime(store::run(&options))?,
         Job::Run(options) => return load(&options),

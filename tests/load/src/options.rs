@@ -7,6 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::Result;
+use crate::layer::rooms::NodeOptions;
 use crate::peer::Kind;
 
 pub(crate) const USAGE: &str = "\
@@ -51,6 +52,8 @@ pub(crate) enum Job {
     Store(StoreOptions),
     /// Measure the channel layer.
     Layer(LayerOptions),
+    /// The node with many rooms of it.
+    LayerNode(NodeOptions),
     /// The other end of what is measured there.
     LayerPeer {
         way: String,
@@ -84,8 +87,7 @@ pub(crate) struct LayerOptions {
     pub(crate) rounds: usize,
     pub(crate) measure: Duration,
     pub(crate) rooms: usize,
-    /// How long the rooms are left alone before they are watched, and how long they are.
-    pub(crate) settle: Duration,
+    /// How long the rooms are watched.
     pub(crate) idle: Duration,
     pub(crate) out: PathBuf,
 }
@@ -138,6 +140,15 @@ impl Job {
                 "bare" => return Ok(Self::Bare),
                 "store" => return Ok(Self::Store(StoreOptions::from_args(args)?)),
                 "layer" => return Ok(Self::Layer(LayerOptions::from_args(args)?)),
+                "layer-node" => {
+                    return Ok(Self::LayerNode(NodeOptions {
+                        redis: value()?,
+                        redis_process: value()?,
+                        database: value()?,
+                        rooms: number("rooms", &value()?)?,
+                        idle: number("idle", &value()?)?,
+                    }));
+                }
                 "layer-peer" => return Ok(Self::LayerPeer { way: value()?, url: value()? }),
                 "--help" => return Ok(Self::Help),
                 "--only" => options.only = Some(value()?.split(',').map(str::to_owned).collect()),
@@ -192,7 +203,6 @@ impl LayerOptions {
             rounds: 5,
             measure: Duration::from_secs(4),
             rooms: 10_000,
-            settle: Duration::from_secs(30),
             idle: Duration::from_secs(60),
             out: OUT.into(),
         };
@@ -202,10 +212,7 @@ impl LayerOptions {
                 "--rounds" => options.rounds = number(&arg, &value()?)?,
                 "--seconds" => options.measure = Duration::from_secs(number(&arg, &value()?)?),
                 "--rooms" => options.rooms = number(&arg, &value()?)?,
-                "--idle" => {
-                    options.idle = Duration::from_secs(number(&arg, &value()?)?);
-                    options.settle = options.idle / 2;
-                }
+                "--idle" => options.idle = Duration::from_secs(number(&arg, &value()?)?),
                 "--out" => options.out = value()?.into(),
                 _ => return Err(no_option(&arg)),
             }

@@ -8,7 +8,7 @@
 mod bare;
 mod node;
 mod pair;
-mod rooms;
+pub(crate) mod rooms;
 mod server;
 
 use std::time::Duration;
