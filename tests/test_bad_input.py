@@ -64,7 +64,7 @@ BAD = {
     "no cursor": Bad(frame(type="resume"), "bad_frame"),
     "an unknown type": Bad(frame(type="explode", message="x"), "unknown_type"),
     "an empty type": Bad(frame(type="", message="x"), "unknown_type"),
-    "a type to come": Bad(frame(type="typing"), "unsupported"),
+    "a type to come": Bad(frame(type="read", seq=1), "unsupported"),
     "an empty message": Bad(frame(type="add", message=""), "empty_body"),
     "only white space": Bad(frame(type="add", message=" \n\t\u2003"), "empty_body"),
     "one byte too long": Bad(frame(type="add", message="x" * 16_385), "body_too_long"),

@@ -206,7 +206,7 @@ def test_a_first_page_that_stays_out_is_asked_for_again(stage: Stage) -> None:
 
 def test_what_it_does_not_know_it_ignores(stage: Stage) -> None:
     line = begin(stage)
-    line.say("presence", user="bob", online=True)
+    line.say("weather", user="bob", sunny=True)
     line.say("error", code="unsupported", detail="No.")
     line.change("add", 11, 11, "eleven")
     stage[1].wait_for_texts("eleven")
@@ -224,3 +224,55 @@ def test_what_was_trimmed_is_asked_for_again(stage: Stage) -> None:
     assert asked["before"] == 9
     line.page(asked, (8, "eight, edited"), more=False, through=12)
     stage[1].wait_for_texts("eight, edited", "nine", "ten", "twelve")
+
+
+def test_who_types_and_who_is_there(stage: Stage) -> None:
+    line = begin(stage)
+    shown = stage[1]
+    line.say("presence", user="bob", online=True)
+    line.say("presence", user="carol", online=True)
+    line.say("typing", user="bob")
+    shown.wait(lambda page: page["present"] == ["bob", "carol"] and page["typing"] == ["bob"])
+    line.say("presence", user="carol", online=False)
+    line.change("add", 11, 11, "eleven", user="bob")
+    shown.wait_for_texts("eleven")
+    shown.wait(lambda page: page["present"] == ["bob"] and page["typing"] == [])
+    for _ in range(3):
+        shown.do("type")
+    shown.do("add", text="done")
+    assert line.hear("typing") == {"type": "typing"}
+    assert line.hear("add")["message"] == "done", "it is told every few seconds only"
+    line.say("typing", user="bob")
+    shown.wait(lambda page: page["typing"] == ["bob"])
+    line.cut()
+    shown.wait(lambda page: page["present"] == [] and page["typing"] == [])
+
+
+def test_who_stops_typing_is_forgotten(stage: Stage) -> None:
+    line = begin(stage)
+    stage[1].do("stretch", factor=0.01)
+    line.say("typing", user="bob")
+    line.say("presence", user="bob", online=True)
+    stage[1].wait(lambda page: page["present"] == ["bob"] and page["typing"] == [])
+
+
+def test_what_stock_processes_sent_has_no_number(stage: Stage) -> None:
+    line = begin(stage, (10, "ten"))
+    line.say("add", message="from stock", user="bob", message_id="foreign")
+    stage[1].wait_for_texts("ten", "from stock")
+    line.change("add", 11, 11, "eleven")
+    stage[1].wait_for_texts("ten", "from stock", "eleven")
+    line.say("edit", message="from stock, edited", user="bob", message_id="foreign")
+    line.say("delete", user="bob", message_id="unknown")
+    stage[1].wait_for_texts("ten", "from stock, edited", "eleven")
+    line.cut()
+    line = again(stage)
+    assert line.after == "1.11", "it moves no cursor"
+    line.say("resumed", cursor="1.11")
+    # Once it was numbered, it is where it belongs, and there once.
+    line.say(
+        "add", message="from stock, edited", user="bob", message_id="foreign", seq=12, pos=12, at="2026-01-01T00:00:00Z"
+    )
+    stage[1].wait_for_texts("ten", "eleven", "from stock, edited")
+    line.say("delete", user="bob", message_id="foreign")
+    stage[1].wait_for_texts("ten", "eleven", None)

@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::frame::{Encoder, Frame};
 use crate::id::{ClientId, Cursor, MessageId, RoomId, Seq, UserKey};
+use crate::room::presence::Users;
 use crate::store::model::{MemberOp, MessageOp, Outcome};
 
 /// A committed change of a room, encoded once by the node that committed it.
@@ -97,6 +98,17 @@ pub enum Signal {
         /// What the others get.
         frame: Frame,
     },
+    /// Who is in a room on a node, all of them.
+    Presence {
+        /// The room.
+        room: RoomId,
+        /// The node's number.
+        node: u64,
+        /// Keys and names.
+        users: Users,
+        /// Whether other nodes are to answer with theirs.
+        asks: bool,
+    },
     /// Close every session of a user.
     Kick {
         /// The user.
@@ -141,7 +153,9 @@ impl Envelope {
     pub fn group(&self) -> Group {
         match self {
             Self::Event(event) => Group::Room(event.room),
-            Self::Signal(Signal::Room { room, .. } | Signal::Missed { room: Some(room) }) => Group::Room(*room),
+            Self::Signal(
+                Signal::Room { room, .. } | Signal::Presence { room, .. } | Signal::Missed { room: Some(room) },
+            ) => Group::Room(*room),
             Self::Signal(Signal::Kick { .. } | Signal::Missed { room: None }) => Group::Nodes,
         }
     }

@@ -47,6 +47,16 @@ impl Frame {
         Self(whole.slice_ref(text.as_bytes()))
     }
 
+    /// `typing`: somebody writes a message.
+    pub fn typing(user: &str) -> Self {
+        Self::encode(&UserFrame { kind: "typing", user, online: None }, 64)
+    }
+
+    /// `presence`: somebody has come into the room, or has gone.
+    pub fn presence(user: &str, online: bool) -> Self {
+        Self::encode(&UserFrame { kind: "presence", user, online: Some(online) }, 64)
+    }
+
     fn encode(value: &impl Serialize, capacity: usize) -> Self {
         let mut out = Vec::with_capacity(capacity);
         // Writing plain structs into memory cannot fail; an empty frame would be ignored by every client.
@@ -194,6 +204,12 @@ struct Raw<'a> {
 }
 
 impl<'a> ClientFrame<'a> {
+    /// Whether a page of the classic app may have sent it: it adds, edits or deletes, and waits for no answer.
+    pub fn is_classic(&self) -> bool {
+        let changes = matches!(self.request, Request::Add { .. } | Request::Edit { .. } | Request::Delete { .. });
+        changes && self.client_id.is_none()
+    }
+
     /// Reads one text frame.
     ///
     /// # Errors
@@ -342,6 +358,15 @@ struct CursorFrame {
     #[serde(rename = "type")]
     kind: &'static str,
     cursor: String,
+}
+
+#[derive(Serialize)]
+struct UserFrame<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    user: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    online: Option<bool>,
 }
 
 #[derive(Serialize)]

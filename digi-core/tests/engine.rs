@@ -444,5 +444,5 @@ async fn wrong_settings_are_named() {
     assert_eq!(code(Engine::builder().build().await), Code::Config);
     assert_eq!(code(Engine::builder().keys(keys()).store("postgres://x").build().await), Code::BadUrl);
     assert_eq!(code(Engine::builder().keys(keys()).store("memory:x").build().await), Code::BadUrl);
-    assert_eq!(code(Engine::builder().keys(keys()).layer("redis://x").build().await), Code::BadUrl);
+    assert_eq!(code(Engine::builder().keys(keys()).layer("amqp://x").build().await), Code::BadUrl);
 }

@@ -27,7 +27,8 @@ function show() {
   const { state, closeCode, more } = client;
   const messages = client.sorted();
   const outbox = client.outbox.map((item) => ({ ...item, shown: client.isShown(item) }));
-  console.log(JSON.stringify({ state, closeCode, more, messages, outbox, heard }));
+  const [typing, present] = [[...client.typing.keys()], [...client.present]];
+  console.log(JSON.stringify({ state, closeCode, more, messages, outbox, heard, typing, present }));
 }
 
 const actions = {
@@ -37,6 +38,7 @@ const actions = {
   older: () => client.older(),
   retry: () => client.retry(client.outbox.find((item) => item.failed)),
   discard: () => client.discard(client.outbox.find((item) => item.failed)),
+  type: () => client.type(),
   trim: ({ keep }) => client.trim(keep),
   connect: () => client.connect(),
   close: () => client.close(),

@@ -119,8 +119,11 @@ impl Consumer {
             }
             entered => entered,
         };
-        if self.scope.after.take().is_some_and(|after| after.parse::<Cursor>().is_err()) {
-            self.refuse(&Code::BadCursor.into(), None);
+        if let Some(after) = self.scope.after.take() {
+            self.listen();
+            if after.parse::<Cursor>().is_err() {
+                self.refuse(&Code::BadCursor.into(), None);
+            }
         }
         match mode {
             Mode::Fresh => self.resumed(room, position),

@@ -34,6 +34,7 @@ pub use policy::{Policy, Verdict};
 pub use rules::{ConsumerLimits, Rules};
 
 use crate::error::{CloseCode, Code, Error};
+use crate::event::Signal;
 use crate::frame::{ClientFrame, Frame, Request};
 use crate::id::{ClientId, Epoch, MessageId, Millis, RoomId, Seq};
 use crate::store::model::{Action, Authority, Command, History, MAX_HISTORY, Membership, Outcome};
@@ -71,6 +72,9 @@ pub struct Consumer {
     outputs: VecDeque<Output>,
     frames: Limiter,
     refusals: Limiter,
+    typing: Limiter,
+    /// Whether the client has shown that it knows more than the classic frames.
+    listens: bool,
     ignored_claims: u64,
     /// How often in a row the store answered with less than the room has seen.
     asked_again: u32,
@@ -80,6 +84,7 @@ impl Consumer {
     /// A consumer for a connection with this scope, under the engine's rules.
     pub fn new(rules: Arc<Rules>, scope: Scope) -> Self {
         let (frames, refusals) = (Limiter::new(rules.limits.frames), Limiter::new(rules.limits.refusals));
+        let rules_typing = rules.limits.typing;
         Self {
             rules,
             scope,
@@ -89,6 +94,8 @@ impl Consumer {
             outputs: VecDeque::new(),
             frames,
             refusals,
+            typing: Limiter::new(rules_typing),
+            listens: false,
             ignored_claims: 0,
             asked_again: 0,
         }
@@ -240,12 +247,15 @@ impl Consumer {
             return self.refuse_counted(&Code::RateLimited.into(), frame.client_id.as_ref(), now);
         }
         let client_id = frame.client_id.clone();
-        if let Err(error) = self.obey(frame) {
+        if !frame.is_classic() {
+            self.listen();
+        }
+        if let Err(error) = self.obey(frame, now) {
             self.refuse_counted(&error, client_id.as_ref(), now);
         }
     }
 
-    fn obey(&mut self, frame: ClientFrame<'_>) -> Result<(), Error> {
+    fn obey(&mut self, frame: ClientFrame<'_>, now: Millis) -> Result<(), Error> {
         let State::Open(attachment) = &self.state else { return Err(Code::NotJoined.into()) };
         let room = attachment.room;
         let keyring = self.rules.encoder.keyring();
@@ -289,9 +299,25 @@ impl Consumer {
                 self.ask_history(room, frame.client_id, before, limit);
                 return Ok(());
             }
-            Request::Typing | Request::Read { .. } => return Err(Code::Unsupported.into()),
+            Request::Typing => {
+                if self.typing.take(now) {
+                    let (from, frame) = (self.scope.user.clone(), Frame::typing(&self.scope.user_name));
+                    self.outputs.push_back(Output::Signal(Signal::Room { room, from, frame }));
+                }
+                return Ok(());
+            }
+            Request::Read { .. } => return Err(Code::Unsupported.into()),
         };
         self.submit(room, action, frame.client_id)
+    }
+
+    /// Classic pages would take a `typing` for a message, so it is told to those only who know it.
+    fn listen(&mut self) {
+        if let State::Open(Attachment { room, .. }) = self.state
+            && !std::mem::replace(&mut self.listens, true)
+        {
+            self.outputs.push_back(Output::Listen { room });
+        }
     }
 
     fn submit(&mut self, room: RoomId, action: Action, client_id: Option<ClientId>) -> Result<(), Error> {

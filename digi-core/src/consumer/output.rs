@@ -105,6 +105,11 @@ pub enum Output {
     },
     /// Tell the others something that is not stored.
     Signal(Signal),
+    /// From now on hand this session what is not stored, too: its client knows more than the classic frames.
+    Listen {
+        /// Which room.
+        room: RoomId,
+    },
     /// Take the session out of the room.
     Leave {
         /// Which room.

@@ -22,6 +22,8 @@ pub struct ConsumerLimits {
     pub reset_history: u32,
     /// The most that is replayed, in bytes of frames; it has to fit into the outbox. Beyond: `reset`.
     pub replay_bytes: usize,
+    /// `typing` frames of one connection that are passed on. Beyond: they are not, and nothing is said.
+    pub typing: Rate,
     /// Frames of one connection. Beyond: `rate_limited`.
     pub frames: Rate,
     /// Refused frames of one connection. Beyond: closed as abuse.
@@ -36,6 +38,7 @@ impl Default for ConsumerLimits {
             in_flight: 256,
             reset_history: 50,
             replay_bytes: 1024 * 1024,
+            typing: Rate { per_second: 1, burst: 2 },
             frames: Rate { per_second: 50, burst: 200 },
             refusals: Rate { per_second: 2, burst: 100 },
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::core::{Core, Parts};
 use super::outbox::OutboxLimits;
 use super::writer::WriterHandle;
-use super::{Engine, publisher, tasks, writer};
+use super::{Engine, presence, publisher, tasks, writer};
 use crate::consumer::{ConsumerLimits, Policy, Rules};
 use crate::error::{Code, Error};
 use crate::frame::Encoder;
@@ -71,6 +71,7 @@ pub struct EngineBuilder {
     layer: LayerChoice,
     limits: Limits,
     strict: bool,
+    presence: bool,
     policy: Option<Arc<dyn Policy>>,
 }
 
@@ -82,6 +83,7 @@ impl EngineBuilder {
             layer: LayerChoice::Url("local:".into()),
             limits: Limits::default(),
             strict: false,
+            presence: false,
             policy: None,
         }
     }
@@ -130,6 +132,14 @@ impl EngineBuilder {
         self
     }
 
+    /// Tell the members of a room who comes and goes (`presence`), on every node that the channel layer reaches. Off by
+    /// default: it costs a frame to every member each time, and tells when people are at their screens. Of a room's
+    /// users the first [`MOST_PRESENT`](crate::room::presence::MOST_PRESENT) of each node are shown.
+    pub fn presence(mut self, presence: bool) -> Self {
+        self.presence = presence;
+        self
+    }
+
     /// The host's own say, asked before anything is stored.
     pub fn policy(mut self, policy: impl Policy + 'static) -> Self {
         self.policy = Some(Arc::new(policy));
@@ -174,14 +184,17 @@ impl EngineBuilder {
             writer,
             subscriptions,
             publisher,
+            presence: if self.presence { Some(presence::Rooms::new(random()?)) } else { None },
             runtime,
         };
         let core = Arc::new(Core::new(parts));
         let weak = || Arc::downgrade(&core);
         for queue in queues {
             // Each lane under a number of its own, so that under one number a batch never comes beside another.
-            let node = getrandom::u64().map_err(|error| Code::Config.with(format!("no random numbers: {error}")))?;
-            core.spawn(writer::run(weak(), queue, BatchIds::new(node), limits.batch.max(1)));
+            core.spawn(writer::run(weak(), queue, BatchIds::new(random()?), limits.batch.max(1)));
+        }
+        if self.presence {
+            core.spawn(presence::run(weak()));
         }
         core.spawn(tasks::timers(weak()));
         core.spawn(tasks::layer(weak()));
@@ -190,6 +203,10 @@ impl EngineBuilder {
         core.spawn(tasks::compare(weak()));
         Ok(Engine { core })
     }
+}
+
+fn random() -> Result<u64, Error> {
+    getrandom::u64().map_err(|error| Code::Config.with(format!("no random numbers: {error}")))
 }
 
 async fn open_store(url: &str) -> Result<Arc<dyn Store>, Error> {

@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use tracing::{debug, warn};
 
 use super::builder::Limits;
+use super::presence;
 use super::publisher::Publisher;
 use super::registry::Registry;
 use super::session::SessionCore;
@@ -25,7 +26,7 @@ use crate::event::{Envelope, Event, Signal};
 use crate::frame::Frame;
 use crate::id::{Cursor, Millis, RoomId};
 use crate::layer::ChannelLayer;
-use crate::room::{Deliver, Room, RoomOutput};
+use crate::room::{Deliver, JoinAnswer, Room, RoomOutput};
 use crate::store::model::{Head, LOG_WINDOW, MemberAnswer};
 use crate::store::{Store, StoreError};
 
@@ -48,6 +49,8 @@ pub(super) struct Core {
     /// Rooms whose subscription on the layer has to be looked at.
     pub(super) subscriptions: tokio::sync::mpsc::UnboundedSender<RoomId>,
     publisher: Publisher,
+    /// None: the engine does not tell who is there.
+    pub(super) presence: Option<presence::Rooms>,
     /// Asks for a comparison of all heads with the store, now.
     pub(super) compare: Arc<Notify>,
     rooms: [Mutex<HashMap<RoomId, LiveRoom>>; ROOM_SHARDS],
@@ -67,6 +70,7 @@ pub(super) struct Parts {
     pub(super) writer: WriterHandle,
     pub(super) subscriptions: tokio::sync::mpsc::UnboundedSender<RoomId>,
     pub(super) publisher: Publisher,
+    pub(super) presence: Option<presence::Rooms>,
     pub(super) runtime: Handle,
 }
 
@@ -110,7 +114,7 @@ impl Drop for Core {
 
 impl Core {
     pub(super) fn new(parts: Parts) -> Self {
-        let Parts { rules, limits, store, layer, writer, subscriptions, publisher, runtime } = parts;
+        let Parts { rules, limits, store, layer, writer, subscriptions, publisher, presence, runtime } = parts;
         Self {
             rules,
             store,
@@ -122,6 +126,7 @@ impl Core {
             timers: Timers::default(),
             subscriptions,
             publisher,
+            presence,
             compare: Arc::default(),
             rooms: std::array::from_fn(|_| Mutex::default()),
             raising: Mutex::default(),
@@ -314,7 +319,12 @@ impl Core {
     pub(super) fn signal(self: &Arc<Self>, signal: &Signal) {
         match signal {
             Signal::Room { room, from, frame } => {
-                self.at_room(*room, |room, wakes| room.signal(from, frame, wakes));
+                self.at_room(*room, |room, wakes| room.signal(Some(from), frame, wakes));
+            }
+            Signal::Presence { room, node, users, asks } => {
+                if let Some(presence) = &self.presence {
+                    presence.hear(self, *room, *node, users, *asks);
+                }
             }
             Signal::Missed { room: Some(room) } => {
                 let now = self.now();
@@ -381,9 +391,19 @@ impl Core {
                 self.signal(&signal);
                 self.publish(vec![Envelope::Signal(signal)]);
             }
+            Output::Listen { room } => {
+                let id = session.id;
+                self.at_room(room, |room, _| room.listen(id));
+                if let Some(presence) = &self.presence {
+                    presence.tell(room, session);
+                }
+            }
             Output::Leave { room } => {
                 let id = session.id;
                 self.at_room(room, |room, _| room.leave(id));
+                if let Some(presence) = &self.presence {
+                    presence.leave(self, room, session);
+                }
             }
             Output::Close(code) => {
                 session.closed(code);
@@ -430,6 +450,9 @@ impl Core {
             }
             // The task that subscribes looks at the log afterwards: nothing is missed in between.
             let _ = self.subscriptions.send(id);
+        }
+        if let (Some(presence), JoinAnswer::Joined(_)) = (&self.presence, joined) {
+            presence.enter(self, id, session);
         }
         session.tell(self, |consumer| consumer.handle_joined(ticket, joined));
         self.carry_out_room(id, outputs);

@@ -41,7 +41,7 @@ impl Missed {
                     self.kicks.push_back(user);
                 }
                 // Losing it costs nothing that lasts.
-                Envelope::Signal(Signal::Room { .. }) => {}
+                Envelope::Signal(Signal::Room { .. } | Signal::Presence { .. }) => {}
             }
         }
     }

@@ -8,6 +8,7 @@ mod builder;
 mod core;
 pub(crate) mod missed;
 mod outbox;
+mod presence;
 mod publisher;
 mod registry;
 mod session;

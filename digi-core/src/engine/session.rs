@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use parking_lot::Mutex;
@@ -25,7 +26,10 @@ pub struct Session {
 pub(super) struct SessionCore {
     pub(super) id: SessionId,
     pub(super) user: UserKey,
+    pub(super) user_name: Arc<str>,
     pub(super) outbox: Outbox,
+    /// Whether it counts among those who are in its room.
+    present: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -44,9 +48,15 @@ impl SessionCore {
         limits: OutboxLimits,
         accepted: oneshot::Sender<Result<(), CloseCode>>,
     ) -> Self {
-        let user = consumer.scope().user.clone();
+        let (user, user_name) = (consumer.scope().user.clone(), consumer.scope().user_name.clone());
         let state = State { consumer, driving: false, accepted: Some(accepted) };
-        Self { id, user, outbox: Outbox::new(limits), state: Mutex::new(state) }
+        let outbox = Outbox::new(limits);
+        Self { id, user, user_name, outbox, present: AtomicBool::new(false), state: Mutex::new(state) }
+    }
+
+    /// Whether that is a change.
+    pub(super) fn set_present(&self, present: bool) -> bool {
+        self.present.swap(present, Ordering::AcqRel) != present
     }
 
     /// Tells the consumer something and carries out what it wants done.

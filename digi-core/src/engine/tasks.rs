@@ -104,6 +104,9 @@ pub(super) async fn subscriptions(core: Weak<Core>, mut rooms: mpsc::UnboundedRe
         let now = core.now();
         for room in loaded {
             core.at_room(room, |room, _| room.handle_lagged(now));
+            if let Some(presence) = &core.presence {
+                presence.heard_of(&core, room);
+            }
         }
     }
 }

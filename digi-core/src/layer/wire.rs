@@ -52,6 +52,12 @@ enum Item<'a> {
     Missed {
         room: Option<i64>,
     },
+    Presence {
+        room: i64,
+        node: u64,
+        asks: bool,
+        users: Vec<(&'a str, &'a str)>,
+    },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -126,6 +132,12 @@ fn item_of(envelope: &Envelope) -> Item<'_> {
         Envelope::Signal(Signal::Room { room, from, frame }) => {
             Item::Room { room: room.0, from: from.as_str(), frame: frame.as_str() }
         }
+        Envelope::Signal(Signal::Presence { room, node, users, asks }) => Item::Presence {
+            room: room.0,
+            node: *node,
+            asks: *asks,
+            users: users.iter().map(|(user, name)| (user.as_str(), &**name)).collect(),
+        },
         Envelope::Signal(Signal::Kick { user }) => Item::Kick { user: user.as_str() },
         Envelope::Signal(Signal::Missed { room }) => Item::Missed { room: room.map(|room| room.0) },
     }
@@ -186,6 +198,12 @@ fn envelope_of(item: Item<'_>, payload: &Bytes) -> Option<Envelope> {
             Envelope::Signal(Signal::Room { room: RoomId(room), from: from.into(), frame: frame_of(frame) })
         }
         Item::Kick { user } => Envelope::Signal(Signal::Kick { user: user.into() }),
+        Item::Presence { room, node, asks, users } => Envelope::Signal(Signal::Presence {
+            room: RoomId(room),
+            node,
+            asks,
+            users: users.into_iter().map(|(user, name)| (user.into(), name.into())).collect(),
+        }),
         Item::Missed { room } => Envelope::Signal(Signal::Missed { room: room.map(RoomId) }),
     })
 }
@@ -233,6 +251,12 @@ mod tests {
             Envelope::Event(member(MemberOp::Left)),
             Envelope::Signal(signal),
             Envelope::Signal(Signal::Kick { user: "8".into() }),
+            Envelope::Signal(Signal::Presence {
+                room: RoomId(1),
+                node: u64::MAX,
+                users: vec![("8".into(), "Bob".into()), ("ключ".into(), "".into())],
+                asks: true,
+            }),
             Envelope::Signal(Signal::Missed { room: Some(RoomId(-1)) }),
             Envelope::Signal(Signal::Missed { room: None }),
         ] {

@@ -34,6 +34,8 @@ pub(super) struct Member<O> {
     pub(super) read_at: Cursor,
     pub(super) outbox: O,
     pub(super) phase: Phase,
+    /// Whether it gets what is not stored.
+    pub(super) listens: bool,
 }
 
 pub(super) enum Phase {

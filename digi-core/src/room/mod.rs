@@ -9,6 +9,7 @@
 //! [`Room::next_wakeup`] says when [`Room::handle_tick`] wants to be called.
 
 mod member;
+pub mod presence;
 #[cfg(test)]
 mod tests;
 
@@ -358,7 +359,9 @@ impl<O> Room<O> {
         if self.known.len() < KNOWN_MEMBERS || self.known.contains_key(&user) {
             self.known.insert(user.clone(), Known { membership, read_at });
         }
-        self.members.insert(session, Member { user, read_at, outbox, phase: Phase::Holding(VecDeque::new()) });
+        let listens = self.members.get(&session).is_some_and(|before| before.listens);
+        let phase = Phase::Holding(VecDeque::new());
+        self.members.insert(session, Member { user, read_at, outbox, phase, listens });
         JoinAnswer::Joined(self.shown)
     }
 
@@ -392,10 +395,19 @@ impl<O> Room<O> {
         self.members.swap_remove(&session);
     }
 
-    /// Hands a signal's frame to everybody but its causer. Who is on hold or slow misses it.
-    pub fn signal(&mut self, from: &UserKey, frame: &Frame, deliver: &mut impl Deliver<O>) {
+    /// From now on a session gets what is not stored, too.
+    pub fn listen(&mut self, session: SessionId) {
+        if let Some(member) = self.members.get_mut(&session) {
+            member.listens = true;
+        }
+    }
+
+    /// Hands a frame that takes no number to those who listen, but not to its causer; one that nobody here caused is in
+    /// the classic form and goes to everybody. Who is on hold or slow misses it.
+    pub fn signal(&mut self, from: Option<&UserKey>, frame: &Frame, deliver: &mut impl Deliver<O>) {
         for member in self.members.values() {
-            if &member.user != from && matches!(member.phase, Phase::Live { .. }) {
+            let wants = from.is_none_or(|from| member.listens && &member.user != from);
+            if wants && matches!(member.phase, Phase::Live { .. }) {
                 deliver.deliver(&member.outbox, frame);
             }
         }

@@ -144,6 +144,12 @@ pub async fn every_kind_of_envelope_arrives_as_it_was([a, b, _]: [Node; 3]) {
         member(MemberOp::Joined),
         member(MemberOp::Left),
         Envelope::Signal(typing),
+        Envelope::Signal(Signal::Presence {
+            room: RoomId(1),
+            node: 5,
+            users: vec![("7".into(), "Seven".into())],
+            asks: false,
+        }),
         Envelope::Signal(Signal::Kick { user: "7".into() }),
         Envelope::Signal(Signal::Missed { room: Some(RoomId(1)) }),
         Envelope::Signal(Signal::Missed { room: None }),

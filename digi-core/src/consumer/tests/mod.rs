@@ -67,6 +67,8 @@ pub(super) struct Driven {
     pub(super) ticket: Ticket,
     /// The newest command that was submitted.
     pub(super) command: Option<Command>,
+    /// How often it began to listen.
+    pub(super) listens: usize,
 }
 
 impl Driven {
@@ -86,7 +88,7 @@ impl Driven {
             remote: None,
         };
         let consumer = Consumer::new(rules.clone(), scope);
-        Self { consumer, rules, ticket: Ticket(0), command: None }
+        Self { consumer, rules, ticket: Ticket(0), command: None, listens: 0 }
     }
 
     /// A first visit to a room that has shown everything up to 5.
@@ -135,6 +137,10 @@ impl Driven {
                     format!("live {at}")
                 }
                 Output::Signal(_) => "signal".to_owned(),
+                Output::Listen { .. } => {
+                    self.listens += 1;
+                    continue;
+                }
                 Output::Leave { .. } => "leave".to_owned(),
                 Output::Close(code) => {
                     assert_eq!(self.consumer.poll_output(), None, "closing is the last output");

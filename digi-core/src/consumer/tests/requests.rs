@@ -94,7 +94,6 @@ fn bad_frames_are_answered_and_the_connection_stays() {
         (format!(r#"{{"type":"delete","message_id":"{room_token}"}}"#), "error bad_token"),
         (r#"{"message":"hi","room":"nonsense"}"#.to_owned(), "error bad_token"),
         (format!(r#"{{"message":"hi","room":"{other_room}","client_id":"c1"}}"#), "error not_joined c1"),
-        (r#"{"type":"typing","client_id":"c1"}"#.to_owned(), "error unsupported c1"),
         (r#"{"type":"read","seq":3}"#.to_owned(), "error unsupported"),
     ];
     for (text, said) in cases {
@@ -232,7 +231,7 @@ fn whatever_is_refused_counts_as_abuse_in_the_end() {
         let mut offend = || match kind {
             0 => driven.frame("{"),
             1 => driven.frame(r#"{"message":""}"#),
-            2 => driven.frame(r#"{"type":"typing"}"#),
+            2 => driven.frame(r#"{"type":"read","seq":1}"#),
             _ => {
                 driven.consumer.handle_unreadable(Code::NotText, Millis(1_000));
                 driven.said()
@@ -251,4 +250,46 @@ fn no_binary_frame_is_dropped_in_silence() {
     driven.frame(r#"{"message":"a"}"#);
     driven.consumer.handle_unreadable(Code::NotText, Millis(1_000));
     assert_eq!(driven.said(), ["error not_text"]);
+}
+
+#[test]
+fn typing_is_told_once_in_a_while() {
+    let mut rules = rules();
+    rules.limits.typing = Rate { per_second: 1, burst: 1 };
+    let mut driven = Driven::open(rules);
+    let mut typed = |at| {
+        driven.consumer.handle_frame(r#"{"type":"typing"}"#, Millis(at));
+        let outputs = std::iter::from_fn(|| driven.consumer.poll_output());
+        outputs.filter(|output| !matches!(output, Output::Listen { .. })).collect::<Vec<_>>()
+    };
+    let frame = Frame::from_text(r#"{"type":"typing","user":"alice"}"#.into());
+    let signal = Output::Signal(crate::event::Signal::Room { room: ROOM, from: "7".into(), frame });
+    assert_eq!(typed(10_000), [signal.clone()]);
+    assert_eq!(typed(10_999), [], "and nothing is said of it");
+    assert_eq!(typed(11_000), [signal]);
+}
+
+#[test]
+fn only_who_knows_more_than_the_classic_frames_listens() {
+    let classic = [r#"{"message":"hi","user":"alice"}"#, r#"{"type":"delete","message_id":"x"}"#, "{"];
+    let mut driven = Driven::open(rules());
+    classic.iter().for_each(|text| _ = driven.frame(text));
+    assert_eq!(driven.listens, 0);
+    for text in [
+        r#"{"message":"hi","client_id":"c1"}"#,
+        r#"{"type":"history"}"#,
+        r#"{"type":"resume","after":"9.5"}"#,
+        r#"{"type":"typing"}"#,
+    ] {
+        let mut driven = Driven::open(rules());
+        driven.frame(text);
+        driven.frame(text);
+        assert_eq!(driven.listens, 1, "{text}");
+    }
+    let mut driven = Driven::new(rules(), Some("9.5"));
+    driven.consumer.handle_connect();
+    driven.said();
+    driven.member(5);
+    driven.joined(5);
+    assert_eq!(driven.listens, 1, "it came with a cursor");
 }

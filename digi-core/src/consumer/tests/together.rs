@@ -316,6 +316,7 @@ impl World {
                 Output::Send(_) => assert!(seen.accepted && !seen.left, "nobody reads that"),
                 Output::GoLive { at, .. } => self.with_room(|room, deliver| room.go_live(id, at, now, deliver)),
                 Output::Signal(_) => {}
+                Output::Listen { .. } => self.room.listen(id),
                 Output::Leave { .. } => {
                     assert!(!std::mem::replace(&mut seen.left, true), "left twice");
                     self.room.leave(id);

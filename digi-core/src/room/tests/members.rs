@@ -167,7 +167,14 @@ fn a_signal_skips_its_causer_and_who_is_on_hold() {
     (3..=4).for_each(|session| driven.enter(session, 0));
     driven.join(5, 0);
     driven.slow = vec![4];
+    (1..=5).for_each(|session| driven.room.listen(SessionId(session)));
+    // A classic page, which would take it for a message.
+    driven.enter(6, 0);
     driven.signal("u", &Frame::from_text(r#"{"type":"typing"}"#.into()));
     assert_eq!(driven.got, [(3, 0)]);
+    driven.join(3, 0);
+    driven.go_live(3, at(0));
+    driven.signal("u", &Frame::from_text(r#"{"type":"typing"}"#.into()));
+    assert_eq!(driven.got, [(3, 0), (3, 0)], "it listens after a replay, too");
     assert!(driven.said().is_empty(), "to miss a signal closes nobody");
 }

@@ -170,7 +170,7 @@ impl Node {
             }
             Envelope::Signal(Signal::Missed { room: None }) => self.compare_heads(),
             Envelope::Signal(Signal::Kick { user }) => self.close_sessions_of(&user, now),
-            Envelope::Signal(Signal::Room { .. }) => {}
+            Envelope::Signal(Signal::Room { .. } | Signal::Presence { .. }) => {}
         }
     }
 
@@ -275,7 +275,7 @@ impl Node {
             match output {
                 Output::AskMember { ticket, room } => self.ask_member(session, ticket, room, now),
                 Output::Join { ticket, room, answer } => self.join(session, ticket, room, answer, now),
-                Output::Accept | Output::Signal(_) => {}
+                Output::Accept | Output::Signal(_) | Output::Listen { .. } => {}
                 Output::Submit { ticket, command } => {
                     self.queue.push_back((Asker::Session(session, ticket), command));
                     self.write(now);

@@ -25,12 +25,14 @@
  *   "add", "edit" or "delete", and `live` false while what was missed is replayed. Pages of history make none.
  * - `error`: `detail` is `{code, detail, item}`: a code of docs/errors.md (or "outbox_full", "open_failed"), a text for
  *   people, and the outbox item that was refused, or null. What it waits out by itself ("busy" and so on) makes none.
+ * - `signal`: somebody has begun to type or stopped, came or went: `typing` and `present` have changed.
  * - `change`: anything that can be seen here has changed; comes after the others. Draw again, at best once per frame.
  */
 
 // Milliseconds.
 const [FIRST_PAUSE, LONGEST_PAUSE] = [500, 30_000];
 const [ANSWER_TIMEOUT, PROBE_TIMEOUT] = [15_000, 5_000];
+const [TYPING_SHOWN, TYPING_AGAIN] = [6_000, 3_000];
 const PAGE_SIZE = 50;
 /** Errors that pass: wait and send again. */
 const PASSING = new Set(["busy", "engine_closed", "rate_limited", "store_unavailable"]);
@@ -66,6 +68,10 @@ export class DigiChat extends EventTarget {
   isLoaded = false;
   /** Whether there are messages older than those loaded. */
   more = false;
+  /** @type {Map<string, unknown>} Whose names are those of others who are writing just now. */
+  typing = new Map();
+  /** @type {Set<string>} Names of others who are in the room, where the server tells. */
+  present = new Set();
 
   #where;
   #options;
@@ -86,6 +92,9 @@ export class DigiChat extends EventTarget {
   /** The page that was asked for, and the changes of unloaded messages that come while it is under way. */
   #page = null;
   #pages = 0;
+  #typedAt = 0;
+  /** How many messages have come that have no number. */
+  #strangers = 0;
   #inFlight = null;
   #answerTimer = null;
   #pumpTimer = null;
@@ -152,6 +161,13 @@ export class DigiChat extends EventTarget {
     this.#tell("change");
   }
 
+  /** To be called at every key: tells the others that a message is being written, every few seconds at the most. */
+  type() {
+    if (!this.#live || Date.now() < this.#typedAt + TYPING_AGAIN) return;
+    this.#typedAt = Date.now();
+    this.#send({ type: "typing" });
+  }
+
   /** Loads the page before the oldest message; does nothing while one is under way or there is no connection. */
   older() {
     if (!this.#live || this.#page) return;
@@ -216,6 +232,8 @@ export class DigiChat extends EventTarget {
       case "history": this.#history(frame); break;
       case "reset": this.#reset(frame); break;
       case "error": this.#refused(frame); break;
+      case "typing": this.#types(frame.user); break;
+      case "presence": this.#presence(frame); break;
     }
     this.#tell("change");
   }
@@ -235,9 +253,38 @@ export class DigiChat extends EventTarget {
     this.#pump();
   }
 
+  #types(user) {
+    clearTimeout(this.typing.get(user));
+    const timer = setTimeout(() => {
+      this.#stopped(user);
+      this.#tell("change");
+    }, TYPING_SHOWN);
+    this.typing.set(user, timer);
+    this.#tell("signal");
+  }
+
+  #stopped(user) {
+    clearTimeout(this.typing.get(user));
+    if (this.typing.delete(user)) this.#tell("signal");
+  }
+
+  /** Who is there now, the next connection says. */
+  #forget() {
+    for (const timer of this.typing.values()) clearTimeout(timer);
+    this.typing.clear();
+    this.present.clear();
+  }
+
+  #presence({ user, online }) {
+    if (online) this.present.add(user);
+    else this.present.delete(user);
+    this.#tell("signal");
+  }
+
   #changed(frame) {
-    if (this.#live) this.#cursor.seq = frame.seq;
-    const message = this.#apply(frame);
+    this.#stopped(frame.user);
+    if (this.#live && frame.seq) this.#cursor.seq = frame.seq;
+    const message = frame.seq ? this.#apply(frame) : this.#foreign(frame);
     if (message) this.#tell("message", { type: frame.type, message, live: this.#live });
   }
 
@@ -254,9 +301,27 @@ export class DigiChat extends EventTarget {
     return this.#place({ pos, version: seq, id, user, ...shown });
   }
 
+  /** From a stock Channels process: it has no number. Shown after what is there, until it comes again with its place. */
+  #foreign({ type, message_id: id, user, message }) {
+    const known = [...this.messages.values()].find((other) => other.id === id);
+    const text = type === "delete" ? null : message;
+    if (!known && type !== "add") return null;
+    const at = known?.at ?? new Date().toISOString();
+    const pos = known?.pos ?? this.#cursor.seq + ++this.#strangers / 2 ** 20;
+    const [edited, deleted] = [type === "edit" || (known?.edited ?? false), type === "delete"];
+    const shown = { pos, version: known?.version ?? 0, id, user: known?.user ?? user, text, at, edited, deleted };
+    this.messages.set(pos, shown);
+    return shown;
+  }
+
   /** An upsert: an older state never replaces a newer one. Gives the message if it did anything. */
   #place(message) {
     if (this.messages.get(message.pos)?.version >= message.version) return null;
+    if (this.#strangers) {
+      const isIt = ({ id, version }) => version === 0 && id === message.id;
+      const stranger = [...this.messages.values()].find(isIt);
+      if (stranger) this.messages.delete(stranger.pos);
+    }
     this.messages.set(message.pos, message);
     return message;
   }
@@ -404,6 +469,7 @@ export class DigiChat extends EventTarget {
   #lost(code) {
     this.#attempt = this.#socket = this.#page = null;
     this.#live = false;
+    this.#forget();
     this.#idle();
     this.#watch(null);
     clearTimeout(this.#timer);
