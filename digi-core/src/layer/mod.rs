@@ -11,9 +11,9 @@ mod wire;
 
 use async_trait::async_trait;
 
-pub use local::LocalLayer;
 #[cfg(feature = "redis")]
 pub use self::redis::RedisLayer;
+pub use local::LocalLayer;
 
 use crate::error::{Code, Error};
 use crate::event::{Envelope, Group};

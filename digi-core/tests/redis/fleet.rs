@@ -80,10 +80,8 @@ impl ClusterSet {
         set.until_all("all know each other", &format!("cluster_known_nodes:{}", 3 + replicas)).await;
         let first = set.nodes[0].text(&["CLUSTER", "MYID"]).await;
         for replica in &set.nodes[3..] {
-            until_async("a replica is one", async || {
-                replica.try_ask(&["CLUSTER", "REPLICATE", &first]).await.is_ok()
-            })
-            .await;
+            until_async("a replica is one", async || replica.try_ask(&["CLUSTER", "REPLICATE", &first]).await.is_ok())
+                .await;
         }
         set.until_all("the cluster works", "cluster_state:ok").await;
         for replica in &set.nodes[3..] {

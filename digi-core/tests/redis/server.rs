@@ -19,7 +19,9 @@ fn free_port() -> u16 {
     loop {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         // A cluster's node listens on its port plus 10000, too.
-        if port < 55_000 && TcpListener::bind(("127.0.0.1", port + 10_000)).is_ok() && GIVEN.lock().unwrap().insert(port)
+        if port < 55_000
+            && TcpListener::bind(("127.0.0.1", port + 10_000)).is_ok()
+            && GIVEN.lock().unwrap().insert(port)
         {
             return port;
         }
@@ -140,7 +142,9 @@ fn spawn(dir: &Path, args: &[String]) -> Child {
     command.args(args).current_dir(dir).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     match command.spawn() {
         Ok(child) => child,
-        Err(error) => panic!("redis-server cannot be started ({error}): install it, as with `apt install redis-server`"),
+        Err(error) => {
+            panic!("redis-server cannot be started ({error}): install it, as with `apt install redis-server`")
+        }
     }
 }
 
