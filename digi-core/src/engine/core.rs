@@ -25,6 +25,8 @@ use crate::event::{Envelope, Event, Signal};
 use crate::frame::Frame;
 use crate::id::{Cursor, Millis, RoomId};
 use crate::layer::ChannelLayer;
+#[cfg(feature = "bridge")]
+use crate::layer::bridge::Bridge;
 use crate::room::{Deliver, Room, RoomOutput};
 use crate::store::model::{Head, LOG_WINDOW, MemberAnswer};
 use crate::store::{Store, StoreError};
@@ -48,6 +50,9 @@ pub(super) struct Core {
     /// Rooms whose subscription on the layer has to be looked at.
     pub(super) subscriptions: tokio::sync::mpsc::UnboundedSender<RoomId>,
     publisher: Publisher,
+    /// To stock Channels workers, if there are any.
+    #[cfg(feature = "bridge")]
+    pub(super) bridge: Option<Arc<Bridge>>,
     /// Asks for a comparison of all heads with the store, now.
     pub(super) compare: Arc<Notify>,
     rooms: [Mutex<HashMap<RoomId, LiveRoom>>; ROOM_SHARDS],
@@ -67,6 +72,8 @@ pub(super) struct Parts {
     pub(super) writer: WriterHandle,
     pub(super) subscriptions: tokio::sync::mpsc::UnboundedSender<RoomId>,
     pub(super) publisher: Publisher,
+    #[cfg(feature = "bridge")]
+    pub(super) bridge: Option<Arc<Bridge>>,
     pub(super) runtime: Handle,
 }
 
@@ -110,7 +117,7 @@ impl Drop for Core {
 
 impl Core {
     pub(super) fn new(parts: Parts) -> Self {
-        let Parts { rules, limits, store, layer, writer, subscriptions, publisher, runtime } = parts;
+        let Parts { rules, limits, store, layer, writer, subscriptions, publisher, runtime, .. } = parts;
         Self {
             rules,
             store,
@@ -122,6 +129,8 @@ impl Core {
             timers: Timers::default(),
             subscriptions,
             publisher,
+            #[cfg(feature = "bridge")]
+            bridge: parts.bridge,
             compare: Arc::default(),
             rooms: std::array::from_fn(|_| Mutex::default()),
             raising: Mutex::default(),
@@ -314,7 +323,7 @@ impl Core {
     pub(super) fn signal(self: &Arc<Self>, signal: &Signal) {
         match signal {
             Signal::Room { room, from, frame } => {
-                self.at_room(*room, |room, wakes| room.signal(from, frame, wakes));
+                self.at_room(*room, |room, wakes| room.signal(Some(from), frame, wakes));
             }
             Signal::Missed { room: Some(room) } => {
                 let now = self.now();

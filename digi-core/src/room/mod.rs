@@ -389,10 +389,10 @@ impl<O> Room<O> {
         self.members.swap_remove(&session);
     }
 
-    /// Hands a signal's frame to everybody but its causer. Who is on hold or slow misses it.
-    pub fn signal(&mut self, from: &UserKey, frame: &Frame, deliver: &mut impl Deliver<O>) {
+    /// Hands a signal's frame to everybody but its causer, where it has one. Who is on hold or slow misses it.
+    pub fn signal(&mut self, from: Option<&UserKey>, frame: &Frame, deliver: &mut impl Deliver<O>) {
         for member in self.members.values() {
-            if &member.user != from && matches!(member.phase, Phase::Live { .. }) {
+            if Some(&member.user) != from && matches!(member.phase, Phase::Live { .. }) {
                 deliver.deliver(&member.outbox, frame);
             }
         }

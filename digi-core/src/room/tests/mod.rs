@@ -136,7 +136,7 @@ impl Driven {
     }
 
     pub(super) fn signal(&mut self, from: &str, frame: &Frame) {
-        self.with(|room, mut deliver, _| room.signal(&from.into(), frame, &mut deliver));
+        self.with(|room, mut deliver, _| room.signal(Some(&from.into()), frame, &mut deliver));
     }
 
     pub(super) fn head(&mut self, head: Head, seen: Cursor) {
