@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 CARGO_DENY := 0.20.2
 DEBIAN := chromium chromium-driver fonts-dejavu-core fonts-noto-color-emoji libgssapi-krb5-2 libodbc2 mariadb-server \
-	postgresql
+	postgresql redis-server
 DENY := $(abspath $(or $(CARGO_TARGET_DIR),target))/tools/cargo-deny-$(CARGO_DENY)
 SECONDS ?= 5
 SEEDS ?= 1000
@@ -62,9 +62,9 @@ $(WHEELS)/.built: $(SOURCES)
 %/.digi: %/.installed $(WHEELS)/.built
 	$*/bin/pip install --quiet --disable-pip-version-check --force-reinstall --no-deps $(WHEELS)/*.whl && touch $@
 
-# What only the load run needs: the peers under Uvicorn, and Redis for the one on Channels.
-.venv-bench/.installed: tests/load/python/requirements.txt
-	tests/tools/debian-packages.sh python3-venv redis-server
+# What only the load run needs: the peers under Uvicorn. The one on Channels needs Redis, as the tests do.
+.venv-bench/.installed: tests/load/python/requirements.txt | debian
+	tests/tools/debian-packages.sh python3-venv
 	python3 -m venv .venv-bench && .venv-bench/bin/pip install --quiet --disable-pip-version-check -r $< && touch $@
 
 tests/node/node_modules/.package-lock.json: tests/node/package-lock.json

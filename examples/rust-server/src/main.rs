@@ -4,6 +4,8 @@
 //!
 //! * `DIGI_LISTEN`: the address, default `127.0.0.1:8000`
 //! * `DIGI_DATA`: the folder of the database and the secret, default `./data`
+//! * `DIGI_LAYER`: the channel layer, default `local:`; servers that share the folder hear of each other's messages at once
+//!   with `redis://127.0.0.1`
 //! * `RUST_LOG`: what is logged, default `info`
 
 use std::error::Error;
@@ -42,6 +44,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let listen = std::env::var("DIGI_LISTEN").unwrap_or_else(|_| "127.0.0.1:8000".to_owned());
     let data = PathBuf::from(std::env::var_os("DIGI_DATA").unwrap_or_else(|| "data".into()));
+    let layer = std::env::var("DIGI_LAYER").unwrap_or_else(|_| "local:".to_owned());
     fs::create_dir_all(&data)?;
     let secret = secret(&data)?;
     // One half seals the ids, the other signs the logins.
@@ -50,7 +53,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let path = format!("{ROUTE}{}/", keyring.seal(Kind::Room, ROOM.0));
 
     let store = format!("sqlite:{}", data.join("chat.db").display());
-    let engine = Engine::builder().keys(keyring).store(&store).layer("local:").build().await?;
+    let engine = Engine::builder().keys(keyring).store(&store).layer(&layer).build().await?;
     let members = PEOPLE.map(|name| (UserKey::from(name), Arc::from(name), Role::Member));
     let room = NewRoom { id: Some(ROOM), name: "Alice and Bob".into(), kind: "demo".into(), members: members.into() };
     if let Err(error) = engine.create_room(&room).await

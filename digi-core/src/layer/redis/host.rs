@@ -16,6 +16,7 @@ use super::connect::{Connector, Open};
 use super::health::{Health, Role};
 use super::inbox::Inbox;
 use super::target::Target;
+use super::url::Address;
 use crate::event::Group;
 use crate::id::RoomId;
 use crate::layer::LayerError;
@@ -112,8 +113,7 @@ impl Link {
     }
 }
 
-/// Breaks the connection unless told that all is well: a change that was given up half-way leaves it in a state that
-/// nobody knows.
+/// Breaks the connection unless told that the change was completed.
 struct Unfinished<'a>(Option<&'a Link>);
 
 impl Drop for Unfinished<'_> {
@@ -158,63 +158,81 @@ impl Host {
 
     /// Returns once Redis has confirmed.
     pub(super) async fn subscribe(&self, groups: &[Group]) -> Result<(), LayerError> {
-        let shared = &self.shared;
-        let _changing = shared.changing.lock().await;
-        let link = {
-            let mut subscriptions = shared.subscriptions.lock();
-            for group in groups {
-                subscriptions.wanted.entry(*group).or_insert(false);
-            }
-            subscriptions.link.clone()
-        };
-        let link = link.ok_or_else(|| shared.is_away())?;
-        let mut unfinished = Unfinished(Some(&link));
-        let new: Vec<_> = {
-            let subscriptions = shared.subscriptions.lock();
-            groups.iter().filter(|group| subscriptions.wanted.get(group) == Some(&false)).copied().collect()
-        };
-        let result = shared.confirm(&link.requests, &new).await;
-        if !matches!(result, Err(Failure::Broken(_))) {
-            unfinished.0 = None;
-        }
-        result.map_err(|failure| match failure {
-            Failure::Moved => LayerError("a group is moving to another node of the Redis Cluster".to_owned()),
-            Failure::Broken(reason) => {
-                let error = LayerError(format!("Redis {}: {reason}", shared.health.name()));
-                link.breaks(reason);
-                error
-            }
-        })
+        self.want(groups);
+        self.settle(groups).await
     }
 
     pub(super) async fn unsubscribe(&self, groups: &[Group]) -> Result<(), LayerError> {
+        self.unwant(groups);
+        self.forget(groups).await
+    }
+
+    /// The first half of a subscription: it is made, now or when the host is back.
+    pub(super) fn want(&self, groups: &[Group]) {
+        let mut subscriptions = self.shared.subscriptions.lock();
+        for group in groups {
+            subscriptions.wanted.entry(*group).or_insert(false);
+        }
+    }
+
+    /// The second: those of the groups that are wanted and not confirmed, now.
+    pub(super) async fn settle(&self, groups: &[Group]) -> Result<(), LayerError> {
+        self.change(|subscriptions| {
+            groups.iter().filter(|group| subscriptions.wanted.get(group) == Some(&false)).copied().collect()
+        }, async |link, groups| self.shared.confirm(&link.requests, groups).await)
+        .await
+        .map(drop)
+    }
+
+    /// [`settle`](Self::settle) for all groups; whether there were any.
+    pub(super) async fn catch_up(&self) -> Result<bool, LayerError> {
+        self.change(Subscriptions::unconfirmed, async |link, groups| self.shared.confirm(&link.requests, groups).await)
+            .await
+    }
+
+    /// The first half of an unsubscription.
+    pub(super) fn unwant(&self, groups: &[Group]) {
+        let mut subscriptions = self.shared.subscriptions.lock();
+        for group in groups {
+            subscriptions.wanted.remove(group);
+        }
+    }
+
+    /// The second: those of the groups that are not wanted.
+    pub(super) async fn forget(&self, groups: &[Group]) -> Result<(), LayerError> {
+        self.change(|subscriptions| {
+            groups.iter().filter(|group| !subscriptions.wanted.contains_key(group)).copied().collect()
+        }, async |link, groups| self.shared.forget(&link.requests, groups).await.map_err(Failure::Broken))
+        .await
+        .map(drop)
+    }
+
+    /// Changes subscriptions at Redis, one change after the other; whether there was any. What fails or is given up
+    /// half-way breaks the connection, because nobody knows then what is subscribed to.
+    async fn change(
+        &self,
+        groups: impl FnOnce(&Subscriptions) -> Vec<Group>,
+        change: impl AsyncFnOnce(&Link, &[Group]) -> Result<(), Failure>,
+    ) -> Result<bool, LayerError> {
         let shared = &self.shared;
         let _changing = shared.changing.lock().await;
-        let (gone, link) = {
-            let mut subscriptions = shared.subscriptions.lock();
-            let gone: Vec<_> = groups.iter().filter(|group| subscriptions.wanted.remove(group).is_some()).copied().collect();
-            (gone, subscriptions.link.clone())
+        let (link, groups) = {
+            let subscriptions = shared.subscriptions.lock();
+            let Some(link) = subscriptions.link.clone() else { return Err(shared.is_away()) };
+            (link, groups(&subscriptions))
         };
-        let link = link.ok_or_else(|| shared.is_away())?;
         let mut unfinished = Unfinished(Some(&link));
-        match shared.forget(&link.requests, &gone).await {
-            Ok(()) => {
-                unfinished.0 = None;
-                Ok(())
-            }
-            Err(reason) => {
+        let result = change(&link, &groups).await;
+        unfinished.0 = None;
+        match result {
+            Ok(()) => Ok(!groups.is_empty()),
+            Err(Failure::Moved) => Err(LayerError("a group is moving to another node of the Redis Cluster".to_owned())),
+            Err(Failure::Broken(reason)) => {
                 let error = LayerError(format!("Redis {}: {reason}", shared.health.name()));
                 link.breaks(reason);
                 Err(error)
             }
         }
-    }
-
-    /// Subscribes to what Redis has not confirmed yet, or has taken back.
-    #[allow(dead_code, reason = "for clusters")]
-    pub(super) async fn catch_up(&self) -> Result<(), LayerError> {
-        let unconfirmed = self.shared.subscriptions.lock().unconfirmed();
-        self.subscribe(&unconfirmed).await
     }
 
     /// All of it in one write; returns once Redis has confirmed.
@@ -355,12 +373,12 @@ async fn keep(shared: Arc<Shared>, role: Role) {
         let held = opened.is_ok();
         let reason = match opened {
             Err(reason) => reason,
-            Ok(Open { requests, mut driver }) => {
+            Ok((Open { requests, mut driver }, address)) => {
                 backoff.opened();
                 let link = Link { requests, broken: Arc::default() };
                 let reason = tokio::select! {
                     () = &mut driver => "the connection was closed".to_owned(),
-                    reason = hold(&shared, role, &link) => reason,
+                    reason = hold(&shared, role, &link, &address) => reason,
                 };
                 drop(driver);
                 reason
@@ -368,11 +386,12 @@ async fn keep(shared: Arc<Shared>, role: Role) {
         };
         close(&shared, role);
         shared.health.away(role, &reason);
+        shared.common.tell_moved();
         backoff.wait(held).await;
     }
 }
 
-async fn open(shared: &Arc<Shared>, role: Role) -> Result<Open, String> {
+async fn open(shared: &Arc<Shared>, role: Role) -> Result<(Open, Address), String> {
     let address = shared.target.find(&shared.common.connector).await?;
     let login = shared.target.login();
     let connector = &shared.common.connector;
@@ -383,8 +402,8 @@ async fn open(shared: &Arc<Shared>, role: Role) -> Result<Open, String> {
             connector.open(&address, login, move |push| here.on_push(push)).await?
         }
     };
-    shared.target.check(&mut open).await?;
-    Ok(open)
+    shared.target.check(&mut open, &address).await?;
+    Ok((open, address))
 }
 
 fn close(shared: &Shared, role: Role) {
@@ -399,7 +418,7 @@ fn close(shared: &Shared, role: Role) {
 }
 
 /// Puts a new connection to use, until it is of none; why.
-async fn hold(shared: &Shared, role: Role, link: &Link) -> String {
+async fn hold(shared: &Shared, role: Role, link: &Link, address: &Address) -> String {
     match role {
         Role::Publisher => *shared.publisher.lock() = Some(link.clone()),
         Role::Subscriber => {
@@ -411,7 +430,7 @@ async fn hold(shared: &Shared, role: Role, link: &Link) -> String {
     shared.health.up(role);
     tokio::select! {
         reason = dies(shared, role, link) => reason,
-        reason = shared.target.changes(&shared.common.connector) => reason,
+        reason = shared.target.changes(&shared.common.connector, address) => reason,
         () = link.broken.told.notified() => {
             link.broken.reason.lock().take().unwrap_or_default()
         }

@@ -1,6 +1,7 @@
 //! The URL of a layer on Redis. What is wrong is named, and never quoted where a password may have got into it.
 
 use std::fmt;
+use std::net::Ipv6Addr;
 
 use percent_encoding::percent_decode_str;
 use zeroize::Zeroizing;
@@ -221,8 +222,11 @@ fn parse_host(text: &str, number: usize, default_port: u16) -> Result<Address, L
     if host.is_empty() {
         return bad(NO_HOST);
     }
-    let is_name = host.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c));
-    if !(is_name || text.starts_with('[') && host.parse::<std::net::Ipv6Addr>().is_ok()) {
+    let is_good = match text.starts_with('[') {
+        true => host.parse::<Ipv6Addr>().is_ok(),
+        false => host.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c)),
+    };
+    if !is_good {
         return bad(format!("host {number} in the layer's URL is no name in ASCII and no address"));
     }
     let port = match port.map(str::parse) {
