@@ -66,6 +66,10 @@ class Node:
     def stat(self, name: str) -> int:
         return self.engine.stats()["bridge_" + name]
 
+    async def until(self, name: str, value: int) -> None:
+        """Waits until a figure of the bridge's is so much."""
+        await until(lambda: self.stat(name) == value)
+
 
 @asynccontextmanager
 async def nodes(
@@ -80,7 +84,7 @@ async def nodes(
     first, second = (Node(engine, room) for engine in engines)
     for node in (first, second):
         await node.enter()
-        await until(lambda node=node: node.stat("up"))
+        await node.until("up", 1)
     yield first, second
     for node in (first, second):
         await node.engine.close()

@@ -28,7 +28,7 @@ TIMEOUT = 20.0
 Event = dict[str, Any]
 
 
-class ClassicChat(AsyncWebsocketConsumer):
+class ClassicChat(AsyncWebsocketConsumer):  # type: ignore[misc]
     """As classic apps have it. Shows its page the events themselves; dies of one that it has no handler for."""
 
     async def connect(self) -> None:
@@ -36,11 +36,10 @@ class ClassicChat(AsyncWebsocketConsumer):
         await self.channel_layer.group_add(self.group, self.channel_name)
         await self.accept()
 
-    async def disconnect(self, code: int) -> None:
+    async def disconnect(self, _: int) -> None:
         await self.channel_layer.group_discard(self.group, self.channel_name)
 
-    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
-        assert text_data is not None
+    async def receive(self, text_data: str) -> None:
         await self.channel_layer.group_send(self.group, json.loads(text_data))
 
     async def chat_message(self, event: Event) -> None:

@@ -8,7 +8,7 @@ import pytest
 import digi
 from nodes import SECRET, Node, joined, nodes, run, until
 from redis_servers import RedisServer, redis_servers
-from stock import Event, classic_token, group_send, page, stock_layer
+from stock import Event, Page, classic_token, group_send, page, stock_layer
 
 STYLES = ["pubsub", "core"]
 FERNET = "cw_0x689RpI-jtRR7oE8h_eQsKImvJapLeSbXpwF4e4="
@@ -51,7 +51,7 @@ def test_both_sides_hear_each_other_once(tmp_path: Path, style: str, keys: list[
             # A good end leaves nothing behind.
             assert joined(servers, one.room) == 0
 
-    async def stock_hears(one: Node, other: Node, stock: object) -> None:
+    async def stock_hears(one: Node, other: Node, stock: Page) -> None:
         posted = await one.engine.post(one.room, "1", "alice", "höi", client_id="a")
         again = await one.engine.post(one.room, "1", "alice", "höi", client_id="a")
         assert again.kind == "duplicate"
@@ -71,12 +71,12 @@ def test_both_sides_hear_each_other_once(tmp_path: Path, style: str, keys: list[
             {"type": "chat.message.edit", "message": "hello", "user": "alice", "message_id": token},
             {"type": "chat.message.delete", "user": "alice", "message_id": token},
         ]
-        heard = [classic(await stock.hear()) for _ in wanted]  # type: ignore[attr-defined]
+        heard = [classic(await stock.hear()) for _ in wanted]
         # One node's order is kept; between two, it is the store's only in Digi.
         assert sorted(heard, key=lambda event: len(event["type"])) == wanted
         assert (heard[0], heard[-1]["type"]) == (wanted[0], "chat.message.delete")
 
-    async def digi_hears(one: Node, other: Node, stock: object) -> None:
+    async def digi_hears(one: Node, other: Node, stock: Page) -> None:
         sent: list[Event] = [
             {"type": "chat.message", "message": "from stock", "user": "dave", "message_id": "s1"},
             {"type": "chat.message.edit", "message": "edited", "user": "dave", "message_id": "s1"},
@@ -84,14 +84,14 @@ def test_both_sides_hear_each_other_once(tmp_path: Path, style: str, keys: list[
             {"type": "chat.message", "message": "end", "user": "dave", "message_id": "s2"},
         ]
         for event in sent:
-            await stock.send(**event)  # type: ignore[attr-defined]
+            await stock.send(**event)
         shown = [{**event, "type": kind} for event, kind in zip(sent, ("add", "edit", "delete", "add"), strict=True)]
         for node in (one, other):
             for user in node.sessions:
                 frames = await node.read_up_to(user, "end")
                 # The stock page's own, all of them, and nothing that Digi's nodes said over the bridge.
                 assert [frame for frame in frames if "seq" not in frame and frame["type"] != "resumed"] == shown
-        assert [await stock.hear() for _ in sent] == sent  # type: ignore[attr-defined]
+        assert [await stock.hear() for _ in sent] == sent
 
     async def all_rooms_get_over(node: Node, stock_room: int) -> None:
         """Rooms lie on all hosts."""
@@ -161,7 +161,7 @@ def test_what_cannot_be_read_is_counted_and_dropped(
             for node in (one, two):
                 frames = await node.read_up_to("1", "end")
                 assert [frame["message"] for frame in frames if "seq" not in frame] == ["end"]
-                await until(lambda node=node: node.stat("undecodable") == 2)
+                await node.until("undecodable", 2)
                 assert (node.stat("received"), node.stat("lost")) == (1, 0)
         warnings = [
             record.getMessage() for record in caplog.records if "on the bridge is dropped" in record.getMessage()
@@ -184,14 +184,14 @@ def test_redis_may_go_and_come_back(tmp_path: Path, style: str) -> None:
                     await one.engine.post(one.room, "1", "alice", "before")
                     await stock.hear_message("before")
             servers[0].kill()
-            await until(lambda: not one.stat("up"))
+            await one.until("up", 0)
             # Nobody waits for it.
             await one.engine.post(one.room, "1", "alice", "meanwhile")
             for node in (one, other):
                 await node.read_up_to("2", "meanwhile")
             servers[0].start()
             for node in (one, other):
-                await until(lambda node=node: node.stat("up"))
+                await node.until("up", 1)
             await both_joined(servers, one.room)
             with stock_layer(style, config):
                 async with page(one.room) as stock:
@@ -218,10 +218,29 @@ def test_a_stock_process_at_capacity_misses_the_rest(tmp_path: Path) -> None:
                     client.zadd(key, {"specific.feed!a": 9e9, "specific.feed!b": 9e9})
                     for number in range(8):
                         await one.engine.post(one.room, "1", "alice", str(number))
-                    await until(lambda: one.stat("lost") == 3)
+                    await one.until("lost", 3)
                     assert client.zcard("asgispecific.feed!") == 5
                     assert 0 < client.ttl("asgispecific.feed!") <= 60
                     assert one.stat("sent") == 5
+
+    with redis_servers(tmp_path, 1) as servers:
+        run(main(servers))
+
+
+def test_a_membership_in_a_group_is_renewed(tmp_path: Path) -> None:
+    """Whoever empties Redis puts an end to those of stock processes, for good."""
+
+    async def main(servers: list[RedisServer]) -> None:
+        config = config_of(servers, [])
+        async with nodes(tmp_path, servers[0], {"format": "core", **config, "group_expiry": 4}) as (one, _):
+            await both_joined(servers, one.room)
+            with servers[0].client() as client:
+                assert 0 < client.ttl(f"asgi:group:chat_{one.room}") <= 4
+                client.flushall()
+                await both_joined(servers, one.room)
+            with stock_layer("core", config):
+                await group_send(one.room, type="chat.message", message="end", user="dave", message_id="s1")
+            assert len(await one.read_up_to("1", "end")) == 1
 
     with redis_servers(tmp_path, 1) as servers:
         run(main(servers))

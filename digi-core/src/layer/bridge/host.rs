@@ -158,6 +158,10 @@ async fn serve(shared: &Shared, host: &Host, mut requests: MultiplexedConnection
     let mut begun = Instant::now();
     host.rooms.lock().begin_anew(shared.format);
     loop {
+        if shared.format == BridgeFormat::Core && begun.elapsed() >= shared.renewal() {
+            begun = Instant::now();
+            host.rooms.lock().begin_anew(shared.format);
+        }
         match work(shared, host, &mut requests).await {
             Ok(true) => continue,
             Ok(false) => {}
@@ -165,14 +169,11 @@ async fn serve(shared: &Shared, host: &Host, mut requests: MultiplexedConnection
         }
         host.health.up();
         host.settled.notify_waiters();
-        if tokio::time::timeout(PING, host.outgoing.filled.notified()).await.is_err()
+        let pause = PING.min(shared.renewal());
+        if tokio::time::timeout(pause, host.outgoing.filled.notified()).await.is_err()
             && let Err(error) = requests.send_packed_command(&redis::cmd("PING")).await
         {
             return host.text_of(&error);
-        }
-        if shared.format == BridgeFormat::Core && begun.elapsed() >= shared.renewal() {
-            begun = Instant::now();
-            host.rooms.lock().begin_anew(shared.format);
         }
     }
 }
