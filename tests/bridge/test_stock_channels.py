@@ -83,6 +83,8 @@ def test_both_sides_hear_each_other_once(tmp_path: Path, style: str, keys: list[
             {"type": "chat.message.delete", "user": "dave", "message_id": "s1"},
             {"type": "chat.message", "message": "end", "user": "dave", "message_id": "s2"},
         ]
+        await one.engine.post(one.room, "2", "bob", "from digi")
+        assert classic(await stock.hear())["message"] == "from digi"
         for event in sent:
             await stock.send(**event)
         shown = [{**event, "type": kind} for event, kind in zip(sent, ("add", "edit", "delete", "add"), strict=True)]

@@ -180,7 +180,10 @@ async fn serve(shared: &Shared, host: &Host, mut requests: MultiplexedConnection
 
 /// Whether there was something.
 async fn work(shared: &Shared, host: &Host, requests: &mut MultiplexedConnection) -> Result<bool, String> {
-    let changes = host.rooms.lock().take_changes(TOGETHER.0);
+    let (changes, is_settled) = {
+        let mut rooms = host.rooms.lock();
+        (rooms.take_changes(TOGETHER.0), rooms.is_settled())
+    };
     if !(changes.join.is_empty() && changes.leave.is_empty()) {
         let pipeline = match shared.format {
             BridgeFormat::PubSub => pubsub::changes(shared, &changes),
@@ -194,15 +197,12 @@ async fn work(shared: &Shared, host: &Host, requests: &mut MultiplexedConnection
     }
     let taken = host.outgoing.take(TOGETHER.1);
     if taken.is_empty() {
-        return Ok(false);
+        return Ok(!is_settled);
     }
-    let mut lost = Lost { shared, count: 0 };
-    let before = taken.len();
+    // All of it, if this ends early: also when it is dropped with the connection.
+    let mut lost = Lost { shared, count: taken.len() };
     let fresh: Vec<_> = taken.into_iter().filter(|entry| entry.since.elapsed() <= shared.expiry()).collect();
-    lost.count += before - fresh.len();
-    let expired = lost.count;
-    // Also when the connection ends while this waits.
-    lost.count += fresh.len();
+    let expired = lost.count - fresh.len();
     let missed = match shared.format {
         BridgeFormat::PubSub => pubsub::send(shared, host, requests, fresh).await?,
         BridgeFormat::Core => core::send(shared, host, requests, fresh).await?,
