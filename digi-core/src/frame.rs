@@ -317,6 +317,20 @@ struct ChangeFrame<'a> {
     at: At,
 }
 
+/// The classic frame, of a message that has no number here.
+#[cfg(feature = "bridge")]
+#[derive(Serialize)]
+struct UnnumberedFrame<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<&'a Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message_id: Option<&'a Value>,
+}
+
 #[derive(Serialize)]
 struct HistoryEntry<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -412,6 +426,27 @@ impl Encoder {
             },
             capacity,
         )
+    }
+
+    /// `add`, `edit` or `delete` of a message that a stock Channels worker has stored: without a number, and with its
+    /// `message_id` sealed anew where it opens.
+    #[cfg(feature = "bridge")]
+    pub(crate) fn unnumbered(
+        &self,
+        op: MessageOp,
+        message: Option<&str>,
+        user: Option<&Value>,
+        message_id: Option<&Value>,
+    ) -> Frame {
+        let kind = match op {
+            MessageOp::Added => "add",
+            MessageOp::Edited => "edit",
+            MessageOp::Deleted => "delete",
+        };
+        let opened = message_id.and_then(Value::as_str).and_then(|token| self.keyring.open(Kind::Message, token).ok());
+        let sealed = opened.map(|id| Value::String(self.keyring.seal(Kind::Message, id)));
+        let message_id = sealed.as_ref().or(message_id);
+        Frame::encode(&UnnumberedFrame { kind, message, user, message_id }, 192 + message.map_or(0, str::len))
     }
 
     /// A page of history; `more` when there are older messages.

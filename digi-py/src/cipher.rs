@@ -12,7 +12,7 @@ use crate::errors::Failure;
 pub(crate) struct TokenCipher(pub(crate) Keyring);
 
 /// A secret as text or bytes. Without a `Debug`.
-struct Secret(Vec<u8>);
+pub(crate) struct Secret(pub(crate) Vec<u8>);
 
 impl<'py> FromPyObject<'_, 'py> for Secret {
     type Error = PyErr;

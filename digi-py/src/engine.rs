@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use digi_core::consumer::Scope;
 use digi_core::engine::{Engine as CoreEngine, Limits, Speaker};
+use digi_core::layer::BridgeOptions;
 use digi_core::store::model::{MAX_HISTORY, NewRoom, Outcome as CoreOutcome, Role};
 use digi_core::token::Keyring;
 use digi_core::{ClientId, Code, Error, MessageId, RoomId, Seq, UserKey};
@@ -19,7 +20,7 @@ use crate::pending::Pending;
 use crate::runtime::{self, Owned};
 use crate::session::Session;
 use crate::store::{self, Message, Outcome};
-use crate::{limits, logging};
+use crate::{bridge, limits, logging};
 
 #[pyclass(frozen, weakref, module = "digi._digi")]
 pub(crate) struct Engine(Arc<Inner>);
@@ -28,6 +29,7 @@ struct Inner {
     keyring: Keyring,
     store: Store,
     layer: String,
+    bridge: Option<BridgeOptions>,
     strict: bool,
     limits: Limits,
     state: Mutex<State>,
@@ -68,6 +70,10 @@ impl Inner {
         }
         let builder = CoreEngine::builder().keys(self.keyring.clone()).layer(&self.layer);
         let builder = builder.limits(self.limits).strict(self.strict);
+        let builder = match &self.bridge {
+            Some(options) => builder.bridge(options.clone()),
+            None => builder,
+        };
         let builder = match (&self.store, store) {
             (_, Some(object)) => builder.store_object(store::bridge(object)?),
             (Store::Url(url), None) => builder.store(url),
@@ -144,12 +150,13 @@ impl Engine {
     }
 
     #[new]
-    #[pyo3(signature = (cipher, store=None, *, layer="local:".to_owned(), strict=false, limits=None))]
-    #[pyo3(text_signature = "(cipher, store='memory:', *, layer='local:', strict=False, limits=None)")]
+    #[pyo3(signature = (cipher, store=None, *, layer="local:".to_owned(), bridge=None, strict=false, limits=None))]
+    #[pyo3(text_signature = "(cipher, store='memory:', *, layer='local:', bridge=None, strict=False, limits=None)")]
     fn new(
         cipher: &Bound<'_, PyAny>,
         store: Option<&Bound<'_, PyAny>>,
         layer: String,
+        bridge: Option<&Bound<'_, PyAny>>,
         strict: bool,
         limits: Option<&Bound<'_, PyMapping>>,
     ) -> PyResult<Self> {
@@ -167,10 +174,12 @@ impl Engine {
         };
         let keyring = TokenCipher::keyring_of(cipher)?;
         let limits = limits::with(limits)?;
+        let bridge = bridge.map(bridge::options_of).transpose()?;
         Ok(Self(Arc::new(Inner {
             keyring,
             store,
             layer,
+            bridge,
             strict,
             limits,
             state: Mutex::new(State::New),
@@ -372,6 +381,11 @@ impl Engine {
             ("layer_up", stats.layer_up.into()),
             ("layer_undecodable", stats.layer_undecodable),
             ("layer_lagged", stats.layer_lagged),
+            ("bridge_up", stats.bridge_up.into()),
+            ("bridge_sent", stats.bridge_sent),
+            ("bridge_received", stats.bridge_received),
+            ("bridge_lost", stats.bridge_lost),
+            ("bridge_undecodable", stats.bridge_undecodable),
             ("ignored_claims", stats.ignored_claims),
         ]))
     }

@@ -1,6 +1,7 @@
 //! The module `digi._digi`: thin classes over digi-core. Documentation for its users stands in `_digi.pyi`.
 #![allow(missing_docs, reason = "the stubs document what Python sees")]
 
+mod bridge;
 mod cipher;
 mod engine;
 mod errors;

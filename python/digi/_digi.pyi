@@ -103,7 +103,10 @@ class Engine:
 
     `store` is `"memory:"`, `"sqlite:path"`, `"mssql://user:password@host/database"` (docs/sql-server.md) or an object
     that follows `digi.Store`. `limits` changes bounds by name: see `Engine.LIMITS` for the names and their defaults.
-    `strict` refuses frames that claim another user than the one logged in, instead of ignoring the claim.
+    `strict` refuses frames that claim another user than the one logged in, instead of ignoring the claim. `bridge`
+    leads to stock Django Channels workers (docs/bridge.md): `"pubsub"`, `"core"`, or a mapping with `format` and what
+    they have in their `CONFIG`: `hosts` (URLs), `prefix`, `symmetric_encryption_keys`, `capacity`, `expiry`,
+    `group_expiry`; and `group`, the name of a room's group (`"chat_{room}"`).
 
     Its methods may be called from several event loops and from plain threads. After a fork the child's calls raise
     `ClosedError` (`engine_forked`); make an engine there.
@@ -130,6 +133,7 @@ class Engine:
         store: str | Store = "memory:",
         *,
         layer: str = "local:",
+        bridge: Literal["pubsub", "core"] | Mapping[str, object] | None = None,
         strict: bool = False,
         limits: Mapping[str, int] | None = None,
     ) -> Self: ...

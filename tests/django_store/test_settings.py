@@ -13,7 +13,7 @@ from django.template import Context, Template
 from django.test import override_settings
 
 import digi
-from digi.django import checks, conf
+from digi.django import bridge, checks, conf
 from digi.django.engine import get_cipher, get_engine, make_engine
 from digi.django.store import OrmStore
 from django_store.conftest import use_file
@@ -41,6 +41,13 @@ def test_there_is_a_default_for_everything() -> None:
         ({"SQL_SERVER": "lanes=8"}, "DIGI['SQL_SERVER']: a dict of parameters"),
         ({"SQL_SERVER": {"lanes": None}}, "DIGI['SQL_SERVER']: a dict of parameters"),
         ({"LAYER": None}, "DIGI['LAYER']: a URL, not NoneType"),
+        ({"BRIDGE": 7}, 'DIGI[\'BRIDGE\']: True, "pubsub", "core", or a dict, not int'),
+        ({"BRIDGE": True}, "DIGI['BRIDGE']: CHANNEL_LAYERS['default']['BACKEND'] is None"),
+        ({"BRIDGE": "redis"}, "DIGI['BRIDGE']: the format is \"pubsub\" or \"core\", not 'redis'"),
+        ({"BRIDGE": {"format": "core", "HOSTS": []}}, "DIGI['BRIDGE']: there is no 'HOSTS'; there are format, "),
+        ({"BRIDGE": {"format": "core", "hosts": "redis://a"}}, "DIGI['BRIDGE']: hosts: a list"),
+        ({"BRIDGE": {"format": "core", "hosts": [{"sentinels": []}]}}, "DIGI['BRIDGE']: host 1: a URL"),
+        ({"BRIDGE": {"format": "core", "serializer_format": "json"}}, "serializer_format is 'msgpack' on the bridge"),
         ({"LIMITS": 5}, "DIGI['LIMITS']: a dict"),
         ({"LIMITS": {"no_such": 5}}, "DIGI['LIMITS']: there is no limit 'no_such'"),
         ({"STRICT": "yes"}, "DIGI['STRICT']: True or False, not str"),
@@ -62,6 +69,46 @@ def test_what_is_wrong_is_named(setting: object, text: str) -> None:
         assert text in str(raised.value)
         [error] = checks.check_settings()
         assert text in error.msg
+
+
+STOCK = {
+    "BACKEND": "channels_redis.core.RedisChannelLayer",
+    "CONFIG": {
+        "hosts": [
+            "redis://:p%40@a/1",
+            ("b", 6380),
+            {"address": "rediss://c"},
+            {"host": "::1", "password": "p@", "db": 2},
+        ],
+        "symmetric_encryption_keys": ["first", b"second"],
+        "channel_capacity": {"http.request": 200},
+    },
+}
+
+
+def test_the_bridge_is_made_of_what_stock_consumers_have() -> None:
+    wanted = {
+        "format": "core",
+        "hosts": ["redis://:p%40@a/1", "redis://b:6380/0", "rediss://c", "redis://:p%40@[::1]:6379/2"],
+        "symmetric_encryption_keys": ["first", b"second"],
+    }
+    with override_settings(CHANNEL_LAYERS={"default": STOCK}):
+        for given, changed in ((True, {}), ({}, {}), ({"group": "room_{room}"}, {"group": "room_{room}"})):
+            with override_settings(DIGI={"BRIDGE": given}):
+                assert bridge.options(conf.get().bridge) == wanted | changed
+        assert bridge.options({"format": "pubsub"}) == bridge.options("pubsub") == {"format": "pubsub"}
+    assert bridge.options(None) is bridge.options(False) is None
+
+
+def test_an_engine_gets_the_bridge_of_the_setting(sqlite: str) -> None:
+    with override_settings(CHANNEL_LAYERS={"default": STOCK}, DIGI={"BRIDGE": True}):
+        assert checks.check_settings() == []
+        assert "second" not in repr(conf.get())
+        stock = STOCK | {"CONFIG": {"hosts": ["redis://:hush@127.0.0.1:1"], "capacity": 7}}
+        with override_settings(CHANNEL_LAYERS={"default": stock}), make_engine() as engine:
+            assert engine.stats()["bridge_up"] == 0, sqlite
+    with override_settings(DIGI={}), make_engine() as engine:
+        assert engine.stats()["bridge_up"] == 1
 
 
 def test_a_short_key_is_found_by_the_checks() -> None:

@@ -9,6 +9,8 @@ use super::{Engine, presence, publisher, tasks, writer};
 use crate::consumer::{ConsumerLimits, Policy, Rules};
 use crate::error::{Code, Error};
 use crate::frame::Encoder;
+#[cfg(feature = "bridge")]
+use crate::layer::bridge::{Bridge, BridgeOptions};
 use crate::layer::{ChannelLayer, LocalLayer};
 use crate::room::RoomLimits;
 use crate::store::Store;
@@ -69,6 +71,8 @@ pub struct EngineBuilder {
     keys: Option<Keyring>,
     store: StoreChoice,
     layer: LayerChoice,
+    #[cfg(feature = "bridge")]
+    bridge: Option<BridgeOptions>,
     limits: Limits,
     strict: bool,
     presence: bool,
@@ -81,6 +85,8 @@ impl EngineBuilder {
             keys: None,
             store: StoreChoice::Url("memory:".into()),
             layer: LayerChoice::Url("local:".into()),
+            #[cfg(feature = "bridge")]
+            bridge: None,
             limits: Limits::default(),
             strict: false,
             presence: false,
@@ -120,6 +126,13 @@ impl EngineBuilder {
         self
     }
 
+    /// A bridge to stock Django Channels workers that serve the same rooms (feature `bridge`). Redis is not waited for.
+    #[cfg(feature = "bridge")]
+    pub fn bridge(mut self, options: BridgeOptions) -> Self {
+        self.bridge = Some(options);
+        self
+    }
+
     /// The bounds.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
@@ -149,7 +162,7 @@ impl EngineBuilder {
     /// Opens the store, migrates it, and starts the engine on the present tokio runtime.
     ///
     /// # Errors
-    /// `config` (no keys, no runtime), `bad_url`, and whatever the store says when it is opened.
+    /// `config` (no keys, no runtime, a bridge's options), `bad_url`, and whatever the store says when it is opened.
     pub async fn build(self) -> Result<Engine, Error> {
         let Some(keys) = self.keys else {
             return Err(Code::Config.with("An engine needs keys: EngineBuilder::keys(Keyring::new(secret)?)."));
@@ -176,6 +189,8 @@ impl EngineBuilder {
         let (subscriptions, wanted) = tokio::sync::mpsc::unbounded_channel();
         let limits = self.limits;
         let (publisher, outgoing) = publisher::publisher();
+        #[cfg(feature = "bridge")]
+        let bridge = self.bridge.as_ref().map(Bridge::open).transpose()?.map(Arc::new);
         let parts = Parts {
             rules: Arc::new(rules),
             limits,
@@ -185,6 +200,8 @@ impl EngineBuilder {
             subscriptions,
             publisher,
             presence: if self.presence { Some(presence::Rooms::new(random()?)) } else { None },
+            #[cfg(feature = "bridge")]
+            bridge: bridge.clone(),
             runtime,
         };
         let core = Arc::new(Core::new(parts));
@@ -201,6 +218,10 @@ impl EngineBuilder {
         core.spawn(publisher::run(layer, outgoing));
         core.spawn(tasks::subscriptions(weak(), wanted));
         core.spawn(tasks::compare(weak()));
+        #[cfg(feature = "bridge")]
+        if let Some(bridge) = bridge {
+            core.spawn(super::bridge::run(weak(), bridge));
+        }
         Ok(Engine { core })
     }
 }

@@ -26,6 +26,8 @@ use crate::event::{Envelope, Event, Signal};
 use crate::frame::Frame;
 use crate::id::{Cursor, Millis, RoomId};
 use crate::layer::ChannelLayer;
+#[cfg(feature = "bridge")]
+use crate::layer::bridge::Bridge;
 use crate::room::{Deliver, JoinAnswer, Room, RoomOutput};
 use crate::store::model::{Head, LOG_WINDOW, MemberAnswer};
 use crate::store::{Store, StoreError};
@@ -51,6 +53,9 @@ pub(super) struct Core {
     publisher: Publisher,
     /// None: the engine does not tell who is there.
     pub(super) presence: Option<presence::Rooms>,
+    /// To stock Channels workers, if there are any.
+    #[cfg(feature = "bridge")]
+    pub(super) bridge: Option<Arc<Bridge>>,
     /// Asks for a comparison of all heads with the store, now.
     pub(super) compare: Arc<Notify>,
     rooms: [Mutex<HashMap<RoomId, LiveRoom>>; ROOM_SHARDS],
@@ -71,6 +76,8 @@ pub(super) struct Parts {
     pub(super) subscriptions: tokio::sync::mpsc::UnboundedSender<RoomId>,
     pub(super) publisher: Publisher,
     pub(super) presence: Option<presence::Rooms>,
+    #[cfg(feature = "bridge")]
+    pub(super) bridge: Option<Arc<Bridge>>,
     pub(super) runtime: Handle,
 }
 
@@ -114,7 +121,7 @@ impl Drop for Core {
 
 impl Core {
     pub(super) fn new(parts: Parts) -> Self {
-        let Parts { rules, limits, store, layer, writer, subscriptions, publisher, presence, runtime } = parts;
+        let Parts { rules, limits, store, layer, writer, subscriptions, publisher, presence, runtime, .. } = parts;
         Self {
             rules,
             store,
@@ -127,6 +134,8 @@ impl Core {
             subscriptions,
             publisher,
             presence,
+            #[cfg(feature = "bridge")]
+            bridge: parts.bridge,
             compare: Arc::default(),
             rooms: std::array::from_fn(|_| Mutex::default()),
             raising: Mutex::default(),

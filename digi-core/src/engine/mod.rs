@@ -4,6 +4,8 @@
 //! told in `ARCHITECTURE.md`; the files here follow it: `session` takes it in, `writer` commits and hands it out,
 //! `outbox` holds it for each reader, `tasks` put right what went past.
 
+#[cfg(feature = "bridge")]
+mod bridge;
 mod builder;
 mod core;
 pub(crate) mod missed;
@@ -250,14 +252,28 @@ impl Engine {
     /// What the engine has done and has to do.
     pub fn stats(&self) -> Stats {
         let layer = self.core.layer.status();
-        Stats {
+        let stats = Stats {
             layer_up: layer.is_up,
             layer_undecodable: layer.undecodable,
+            bridge_up: true,
             sessions: self.core.registry.len() as u64,
             rooms: self.core.room_count() as u64,
             queued: self.core.writer.waiting() as u64,
             ..self.core.counters.stats()
+        };
+        #[cfg(feature = "bridge")]
+        if let Some(bridge) = &self.core.bridge {
+            let status = bridge.status();
+            return Stats {
+                bridge_up: status.is_up,
+                bridge_sent: status.sent,
+                bridge_received: status.received,
+                bridge_lost: status.lost,
+                bridge_undecodable: status.undecodable,
+                ..stats
+            };
         }
+        stats
     }
 
     /// Whether [`Engine::close`] has been called.
@@ -299,6 +315,10 @@ async fn drain(core: Arc<Core>) {
             session.tell(&core, |consumer| consumer.handle_closed(CloseCode::Restart));
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    #[cfg(feature = "bridge")]
+    if let Some(bridge) = &core.bridge {
+        bridge.leave().await;
     }
 }
 

@@ -28,6 +28,17 @@ pub struct Stats {
     pub layer_undecodable: u64,
     /// Times that the layer said it may have lost something.
     pub layer_lagged: u64,
+    /// Whether all Redis servers of the bridge to stock Channels can be reached, now; true also without a bridge.
+    pub bridge_up: bool,
+    /// Messages that the bridge handed to Redis; in the core format, one for each stock process.
+    pub bridge_sent: u64,
+    /// Messages of stock workers that came over the bridge.
+    pub bridge_received: u64,
+    /// Messages that did not get over the bridge, either way: Redis was away or refused, more came than may wait, or a
+    /// stock process was at its capacity.
+    pub bridge_lost: u64,
+    /// What came in on the bridge, could not be read, and was dropped.
+    pub bridge_undecodable: u64,
     /// Frames that claimed another user, of sessions that have ended; they were not believed.
     pub ignored_claims: u64,
 }

@@ -94,6 +94,11 @@ pub(super) async fn subscriptions(core: Weak<Core>, mut rooms: mpsc::UnboundedRe
         changed.sort_unstable();
         changed.dedup();
         let (loaded, unloaded): (Vec<_>, Vec<_>) = changed.drain(..).partition(|room| core.is_loaded(*room));
+        #[cfg(feature = "bridge")]
+        if let Some(bridge) = &core.bridge {
+            bridge.unsubscribe(&unloaded);
+            bridge.subscribe(&loaded);
+        }
         let groups = |rooms: &[RoomId]| rooms.iter().copied().map(Group::Room).collect::<Vec<_>>();
         let results = [core.layer.unsubscribe(&groups(&unloaded)).await, core.layer.subscribe(&groups(&loaded)).await];
         for error in results.into_iter().filter_map(Result::err) {

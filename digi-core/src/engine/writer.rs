@@ -243,6 +243,10 @@ async fn tell(core: &Arc<Core>, Done { askers, outcomes }: Done) {
     add(&core.counters.committed, events.len() as u64);
     // One visit per room; the order within a room stays.
     events.sort_by_key(|event| event.room);
+    #[cfg(feature = "bridge")]
+    if let Some(bridge) = &core.bridge {
+        bridge.publish(&events);
+    }
     let alone = core.layer.is_alone();
     let envelopes = if alone { Vec::new() } else { events.iter().cloned().map(Envelope::Event).collect() };
     let mut wakes = Wakes::default();

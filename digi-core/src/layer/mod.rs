@@ -3,6 +3,8 @@
 //! The store is the truth, a layer is a hint. It may lose, double and reorder; rooms put that right from the log. So a
 //! backend has few promises to keep, and every one of them passes one suite (`layer_suite!`, feature `testing`).
 
+#[cfg(feature = "bridge")]
+pub(crate) mod bridge;
 mod local;
 #[cfg(feature = "redis")]
 mod redis;
@@ -13,6 +15,8 @@ use async_trait::async_trait;
 
 #[cfg(feature = "redis")]
 pub use self::redis::RedisLayer;
+#[cfg(feature = "bridge")]
+pub use bridge::{BridgeFormat, BridgeOptions};
 pub use local::LocalLayer;
 
 use crate::error::{Code, Error};

@@ -30,7 +30,7 @@ const MAX_TEXT: usize = 160;
 const EMITTED_AT: u64 = 1_577_836_800;
 
 /// One Fernet key with its ciphers set up.
-pub(super) struct Key {
+pub(crate) struct Key {
     cipher: Aes128,
     mac: Hmac<Sha256>,
     iv: Hmac<Sha256>,
@@ -60,7 +60,7 @@ pub(super) fn decode(token: &str) -> Option<Vec<u8>> {
 
 impl Key {
     /// A key as `Fernet.generate_key()` writes it: 32 bytes in URL-safe base64.
-    pub(super) fn new(text: &str) -> Result<Self, Error> {
+    pub(crate) fn new(text: &str) -> Result<Self, Error> {
         let bad = || Code::BadKey.with("a legacy Fernet key is 32 bytes in URL-safe base64 (44 characters)");
         let raw = Zeroizing::new(URL_SAFE_PAD_INDIFFERENT.decode(text).map_err(|_| bad())?);
         let raw: &[u8; 32] = raw.as_slice().try_into().map_err(|_| bad())?;
@@ -88,7 +88,8 @@ impl Key {
         canonical(std::str::from_utf8(&self.decrypt(raw)?).ok()?)
     }
 
-    fn encrypt(&self, time: u64, iv: &[u8; BLOCK], plaintext: &[u8]) -> Vec<u8> {
+    /// The bytes of a token, before base64; `time` in seconds since 1970.
+    pub(crate) fn encrypt(&self, time: u64, iv: &[u8; BLOCK], plaintext: &[u8]) -> Vec<u8> {
         let ciphertext = cbc::Encryptor::inner_iv_init(&self.cipher, iv.into()).encrypt_padded_vec::<Pkcs7>(plaintext);
         let mut raw = Vec::with_capacity(OVERHEAD + ciphertext.len());
         raw.push(VERSION);
@@ -100,7 +101,9 @@ impl Key {
         raw
     }
 
-    fn decrypt(&self, raw: &[u8]) -> Option<Vec<u8>> {
+    /// What the bytes of a token hold, if it was made with this key. Its time stamp, the eight bytes behind the first, is
+    /// authentic then, and not judged here.
+    pub(crate) fn decrypt(&self, raw: &[u8]) -> Option<Vec<u8>> {
         let (signed, mac) = raw.split_last_chunk::<MAC>()?;
         // In constant time, and before anything is looked at.
         self.mac.clone().chain_update(signed).verify_slice(mac).ok()?;

@@ -58,6 +58,8 @@ mod keyring;
 mod tests;
 mod v1;
 
+#[cfg(feature = "bridge")]
+pub(crate) use fernet::Key as FernetKey;
 pub use keyring::{Keyring, KeyringBuilder};
 
 use crate::{Code, Error};

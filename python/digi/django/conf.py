@@ -9,6 +9,7 @@
 | `DATABASE` | `"default"` | for `"orm"`: which of DATABASES |
 | `SQL_SERVER` | `{}` | for `"orm"` on SQL Server: parameters of the store's URL, such as `lanes` and `trust_ca` |
 | `LAYER` | `"local:"` | the channel layer's URL |
+| `BRIDGE` | `None` | for workers that still run stock Channels: `True` for the layer in CHANNEL_LAYERS |
 | `LIMITS` | `{}` | bounds by name, see `digi.Engine.LIMITS` |
 | `STRICT` | `False` | refuse frames that claim another user, instead of ignoring the claim |
 | `KEYS` | out of `SECRET_KEY` and `SECRET_KEY_FALLBACKS` | secrets for tokens by key id (0 to 255) |
@@ -31,6 +32,7 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
 from digi._digi import Engine
+from digi.django import bridge as to_stock
 from digi.django import mssql
 
 _SQLITE = "django.db.backends.sqlite3"
@@ -46,6 +48,8 @@ class Config:
     database: str = "default"
     sql_server: Mapping[str, str | int | bool] = field(default_factory=dict)
     layer: str = "local:"
+    #: As a dict it may have passwords and keys in it.
+    bridge: to_stock.Given = field(default=None, repr=False)
     limits: Mapping[str, int] = field(default_factory=dict)
     strict: bool = False
     keys: Mapping[int, str | bytes] | None = None
@@ -205,6 +209,7 @@ _TESTS: dict[str, Callable[[Any], str | None]] = {
     "DATABASE": _database,
     "SQL_SERVER": _sql_server,
     "LAYER": _is(str, "a URL"),
+    "BRIDGE": to_stock.problem,
     "LIMITS": _limits,
     "STRICT": _is(bool, "True or False"),
     "KEYS": _keys,

@@ -12,7 +12,7 @@ from django.utils.encoding import force_str
 from django.utils.module_loading import import_string
 
 from digi._digi import Engine, TokenCipher
-from digi.django import conf, mssql
+from digi.django import bridge, conf, mssql
 from digi.django.store import OrmStore
 from digi.store import Store
 
@@ -35,7 +35,7 @@ def _begin_anew(**_: Any) -> None:
 
 
 def _on_setting(*, setting: str, **_: Any) -> None:
-    if setting in ("DIGI", "DATABASES", "SECRET_KEY", "SECRET_KEY_FALLBACKS"):
+    if setting in ("DIGI", "DATABASES", "CHANNEL_LAYERS", "SECRET_KEY", "SECRET_KEY_FALLBACKS"):
         _begin_anew()
 
 
@@ -69,7 +69,14 @@ def make_engine() -> Engine:
         store = OrmStore(config.database)
     elif ":" not in config.store:
         store = cast("Store", import_string(config.store)())
-    return Engine(get_cipher(), store, layer=config.layer, strict=config.strict, limits=config.limits)
+    return Engine(
+        get_cipher(),
+        store,
+        layer=config.layer,
+        bridge=bridge.options(config.bridge),
+        strict=config.strict,
+        limits=config.limits,
+    )
 
 
 def get_engine() -> Engine:

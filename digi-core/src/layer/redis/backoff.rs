@@ -10,23 +10,23 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_s
 /// A connection that held so long was a good one.
 const GOOD: Duration = Duration::from_secs(10);
 
-pub(super) struct Backoff {
+pub(in crate::layer) struct Backoff {
     pause: Duration,
     since: Instant,
 }
 
 impl Backoff {
-    pub(super) fn new() -> Self {
+    pub(in crate::layer) fn new() -> Self {
         Self { pause: PAUSE.0, since: Instant::now() }
     }
 
     /// A connection is open.
-    pub(super) fn opened(&mut self) {
+    pub(in crate::layer) fn opened(&mut self) {
         self.since = Instant::now();
     }
 
     /// Waits; `held` says whether there was a connection since the last time.
-    pub(super) async fn wait(&mut self, held: bool) {
+    pub(in crate::layer) async fn wait(&mut self, held: bool) {
         if held && self.since.elapsed() >= GOOD {
             self.pause = PAUSE.0;
         }

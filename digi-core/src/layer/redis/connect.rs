@@ -22,34 +22,34 @@ use crate::layer::LayerError;
 const OPEN: Duration = Duration::from_secs(5);
 
 /// How long an answer may take. Then the connection counts as dead.
-pub(super) const ANSWER: Duration = Duration::from_secs(3);
+pub(in crate::layer) const ANSWER: Duration = Duration::from_secs(3);
 
 /// How many requests may wait to be written. More wait outside.
 const REQUESTS: usize = 256;
 
 /// How Redis is spoken to: in the clear, or by TLS.
 #[derive(Clone, Default)]
-pub(super) struct Connector {
+pub(in crate::layer) struct Connector {
     tls: Option<TlsConnector>,
 }
 
 /// An open connection, which works while `driver` is polled and is closed when that is dropped.
-pub(super) struct Open {
-    pub(super) requests: MultiplexedConnection,
+pub(in crate::layer) struct Open {
+    pub(in crate::layer) requests: MultiplexedConnection,
     /// Ends when the connection does.
-    pub(super) driver: Pin<Box<dyn Future<Output = ()> + Send>>,
+    pub(in crate::layer) driver: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
 impl Connector {
     /// # Errors
     /// A file that cannot be read, or that does not hold what it should.
-    pub(super) fn new(tls: Option<&TlsFiles>) -> Result<Self, LayerError> {
+    pub(in crate::layer) fn new(tls: Option<&TlsFiles>) -> Result<Self, LayerError> {
         Ok(Self { tls: tls.map(tls_of).transpose()? })
     }
 
     /// # Errors
     /// Why not, without the password.
-    pub(super) async fn open(
+    pub(in crate::layer) async fn open(
         &self,
         address: &Address,
         login: &Login,

@@ -3,15 +3,15 @@
 //! A group is the channel `<prefix>__digi__<group>`; what travels on it is described in `wire.rs`. For each server there
 //! is one connection to publish on and one to subscribe on, in RESP3, so that Redis 6 is the oldest that works.
 
-mod backoff;
+pub(super) mod backoff;
 mod cluster;
-mod connect;
+pub(super) mod connect;
 mod health;
 mod host;
 mod inbox;
 pub(super) mod ring;
 mod target;
-mod url;
+pub(super) mod url;
 
 use std::fmt;
 use std::sync::Arc;

@@ -19,15 +19,15 @@ const PREFIX: &str = "asgi";
 
 /// What a URL says.
 #[derive(Debug)]
-pub(super) struct Options {
-    pub(super) servers: Servers,
+pub(in crate::layer) struct Options {
+    pub(in crate::layer) servers: Servers,
     /// What the names of all channels begin with.
-    pub(super) prefix: String,
-    pub(super) tls: Option<TlsFiles>,
+    pub(in crate::layer) prefix: String,
+    pub(in crate::layer) tls: Option<TlsFiles>,
 }
 
 #[derive(Debug)]
-pub(super) enum Servers {
+pub(in crate::layer) enum Servers {
     /// Groups are distributed over these.
     Hosts(Vec<(Address, Login)>),
     /// The master is found by asking.
@@ -37,7 +37,7 @@ pub(super) enum Servers {
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub(super) struct Address {
+pub(in crate::layer) struct Address {
     pub(super) host: String,
     pub(super) port: u16,
 }
@@ -53,7 +53,7 @@ impl fmt::Display for Address {
 
 /// As whom, and to which database.
 #[derive(Clone, Default)]
-pub(super) struct Login {
+pub(in crate::layer) struct Login {
     pub(super) user: Option<String>,
     pub(super) password: Option<Zeroizing<String>>,
     pub(super) db: i64,
@@ -67,7 +67,7 @@ impl fmt::Debug for Login {
 
 impl Login {
     /// `text` without the password: what a server says may quote what it was sent.
-    pub(super) fn hide_in(&self, text: &str) -> String {
+    pub(in crate::layer) fn hide_in(&self, text: &str) -> String {
         match &self.password {
             Some(password) if !password.is_empty() => text.replace(password.as_str(), "***"),
             _ => text.to_owned(),
@@ -77,7 +77,7 @@ impl Login {
 
 /// Paths of PEM files.
 #[derive(Default, Debug)]
-pub(super) struct TlsFiles {
+pub(in crate::layer) struct TlsFiles {
     pub(super) ca: Option<String>,
     pub(super) cert: Option<String>,
     pub(super) key: Option<String>,
@@ -103,7 +103,7 @@ fn bad<T>(text: impl Into<String>) -> Result<T, LayerError> {
     Err(LayerError(text.into()))
 }
 
-pub(super) fn parse(text: &str) -> Result<Options, LayerError> {
+pub(in crate::layer) fn parse(text: &str) -> Result<Options, LayerError> {
     let Some((scheme, kind, tls)) = SCHEMES.into_iter().find(|(scheme, ..)| text.starts_with(scheme)) else {
         return bad("a Redis layer's URL begins with `redis://`, `rediss://`, `redis+sentinel://`, \
                     `rediss+sentinel://`, `redis+cluster://` or `rediss+cluster://`");
