@@ -31,6 +31,7 @@ struct Inner {
     layer: String,
     bridge: Option<BridgeOptions>,
     strict: bool,
+    presence: bool,
     limits: Limits,
     state: Mutex<State>,
     /// Held while the engine is being opened.
@@ -69,7 +70,7 @@ impl Inner {
             State::Ended => return Err(Code::EngineClosed.into()),
         }
         let builder = CoreEngine::builder().keys(self.keyring.clone()).layer(&self.layer);
-        let builder = builder.limits(self.limits).strict(self.strict);
+        let builder = builder.limits(self.limits).strict(self.strict).presence(self.presence);
         let builder = match &self.bridge {
             Some(options) => builder.bridge(options.clone()),
             None => builder,
@@ -150,13 +151,17 @@ impl Engine {
     }
 
     #[new]
-    #[pyo3(signature = (cipher, store=None, *, layer="local:".to_owned(), bridge=None, strict=false, limits=None))]
-    #[pyo3(text_signature = "(cipher, store='memory:', *, layer='local:', bridge=None, strict=False, limits=None)")]
+    #[pyo3(signature = (
+        cipher, store=None, *, layer="local:".to_owned(), bridge=None, presence=false, strict=false, limits=None
+    ))]
+    #[pyo3(text_signature = "(cipher, store='memory:', *, layer='local:', bridge=None, presence=False, strict=False, \
+                             limits=None)")]
     fn new(
         cipher: &Bound<'_, PyAny>,
         store: Option<&Bound<'_, PyAny>>,
         layer: String,
         bridge: Option<&Bound<'_, PyAny>>,
+        presence: bool,
         strict: bool,
         limits: Option<&Bound<'_, PyMapping>>,
     ) -> PyResult<Self> {
@@ -181,6 +186,7 @@ impl Engine {
             layer,
             bridge,
             strict,
+            presence,
             limits,
             state: Mutex::new(State::New),
             opening: tokio::sync::Mutex::default(),

@@ -103,6 +103,7 @@ class Engine:
 
     `store` is `"memory:"`, `"sqlite:path"`, `"mssql://user:password@host/database"` (docs/sql-server.md) or an object
     that follows `digi.Store`. `limits` changes bounds by name: see `Engine.LIMITS` for the names and their defaults.
+    `presence` tells the members of a room who comes and goes (docs/protocol.md).
     `strict` refuses frames that claim another user than the one logged in, instead of ignoring the claim. `bridge`
     leads to stock Django Channels workers (docs/bridge.md): `"pubsub"`, `"core"`, or a mapping with `format` and what
     they have in their `CONFIG`: `hosts` (URLs), `prefix`, `symmetric_encryption_keys`, `capacity`, `expiry`,
@@ -134,6 +135,7 @@ class Engine:
         *,
         layer: str = "local:",
         bridge: Literal["pubsub", "core"] | Mapping[str, object] | None = None,
+        presence: bool = False,
         strict: bool = False,
         limits: Mapping[str, int] | None = None,
     ) -> Self: ...

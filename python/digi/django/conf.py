@@ -10,6 +10,7 @@
 | `SQL_SERVER` | `{}` | for `"orm"` on SQL Server: parameters of the store's URL, such as `lanes` and `trust_ca` |
 | `LAYER` | `"local:"` | the channel layer's URL |
 | `BRIDGE` | `None` | for workers that still run stock Channels: `True` for the layer in CHANNEL_LAYERS |
+| `PRESENCE` | `False` | tell the members of a room who comes and goes |
 | `LIMITS` | `{}` | bounds by name, see `digi.Engine.LIMITS` |
 | `STRICT` | `False` | refuse frames that claim another user, instead of ignoring the claim |
 | `KEYS` | out of `SECRET_KEY` and `SECRET_KEY_FALLBACKS` | secrets for tokens by key id (0 to 255) |
@@ -50,6 +51,7 @@ class Config:
     layer: str = "local:"
     #: As a dict it may have passwords and keys in it.
     bridge: to_stock.Given = field(default=None, repr=False)
+    presence: bool = False
     limits: Mapping[str, int] = field(default_factory=dict)
     strict: bool = False
     keys: Mapping[int, str | bytes] | None = None
@@ -210,6 +212,7 @@ _TESTS: dict[str, Callable[[Any], str | None]] = {
     "SQL_SERVER": _sql_server,
     "LAYER": _is(str, "a URL"),
     "BRIDGE": to_stock.problem,
+    "PRESENCE": _is(bool, "True or False"),
     "LIMITS": _limits,
     "STRICT": _is(bool, "True or False"),
     "KEYS": _keys,

@@ -74,6 +74,7 @@ def make_engine() -> Engine:
         store,
         layer=config.layer,
         bridge=bridge.options(config.bridge),
+        presence=config.presence,
         strict=config.strict,
         limits=config.limits,
     )
