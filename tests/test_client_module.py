@@ -254,25 +254,3 @@ def test_who_stops_typing_is_forgotten(stage: Stage) -> None:
     line.say("typing", user="bob")
     line.say("presence", user="bob", online=True)
     stage[1].wait(lambda page: page["present"] == ["bob"] and page["typing"] == [])
-
-
-def test_what_stock_processes_sent_has_no_number(stage: Stage) -> None:
-    line = begin(stage, (10, "ten"))
-    line.say("add", message="from stock", user="bob", message_id="foreign")
-    stage[1].wait_for_texts("ten", "from stock")
-    line.change("add", 11, 11, "eleven")
-    stage[1].wait_for_texts("ten", "from stock", "eleven")
-    line.say("edit", message="from stock, edited", user="bob", message_id="foreign")
-    line.say("delete", user="bob", message_id="unknown")
-    stage[1].wait_for_texts("ten", "from stock, edited", "eleven")
-    line.cut()
-    line = again(stage)
-    assert line.after == "1.11", "it moves no cursor"
-    line.say("resumed", cursor="1.11")
-    # Once it was numbered, it is where it belongs, and there once.
-    line.say(
-        "add", message="from stock, edited", user="bob", message_id="foreign", seq=12, pos=12, at="2026-01-01T00:00:00Z"
-    )
-    stage[1].wait_for_texts("ten", "eleven", "from stock, edited")
-    line.say("delete", user="bob", message_id="foreign")
-    stage[1].wait_for_texts("ten", "eleven", None)

@@ -93,8 +93,6 @@ export class DigiChat extends EventTarget {
   #page = null;
   #pages = 0;
   #typedAt = 0;
-  /** How many messages have come that have no number. */
-  #strangers = 0;
   #inFlight = null;
   #answerTimer = null;
   #pumpTimer = null;
@@ -283,8 +281,8 @@ export class DigiChat extends EventTarget {
 
   #changed(frame) {
     this.#stopped(frame.user);
-    if (this.#live && frame.seq) this.#cursor.seq = frame.seq;
-    const message = frame.seq ? this.#apply(frame) : this.#foreign(frame);
+    if (this.#live) this.#cursor.seq = frame.seq;
+    const message = this.#apply(frame);
     if (message) this.#tell("message", { type: frame.type, message, live: this.#live });
   }
 
@@ -301,27 +299,9 @@ export class DigiChat extends EventTarget {
     return this.#place({ pos, version: seq, id, user, ...shown });
   }
 
-  /** From a stock Channels process: it has no number. Shown after what is there, until it comes again with its place. */
-  #foreign({ type, message_id: id, user, message }) {
-    const known = [...this.messages.values()].find((other) => other.id === id);
-    const text = type === "delete" ? null : message;
-    if (!known && type !== "add") return null;
-    const at = known?.at ?? new Date().toISOString();
-    const pos = known?.pos ?? this.#cursor.seq + ++this.#strangers / 2 ** 20;
-    const [edited, deleted] = [type === "edit" || (known?.edited ?? false), type === "delete"];
-    const shown = { pos, version: known?.version ?? 0, id, user: known?.user ?? user, text, at, edited, deleted };
-    this.messages.set(pos, shown);
-    return shown;
-  }
-
   /** An upsert: an older state never replaces a newer one. Gives the message if it did anything. */
   #place(message) {
     if (this.messages.get(message.pos)?.version >= message.version) return null;
-    if (this.#strangers) {
-      const isIt = ({ id, version }) => version === 0 && id === message.id;
-      const stranger = [...this.messages.values()].find(isIt);
-      if (stranger) this.messages.delete(stranger.pos);
-    }
     this.messages.set(message.pos, message);
     return message;
   }
