@@ -254,3 +254,26 @@ def test_who_stops_typing_is_forgotten(stage: Stage) -> None:
     line.say("typing", user="bob")
     line.say("presence", user="bob", online=True)
     stage[1].wait(lambda page: page["present"] == ["bob"] and page["typing"] == [])
+
+
+def test_what_a_stock_worker_says_is_shown_without_a_number(stage: Stage) -> None:
+    line = begin(stage, (10, "ten"))
+    for number in (1, 2):
+        line.say("add", message=f"stock {number}", user="dave", message_id=f"s{number}")
+    line.change("add", 11, 11, "eleven")
+    line.say("edit", message="stock 1, edited", user="dave", message_id="s1")
+    line.say("delete", user="dave", message_id="s2")
+    line.say("edit", message="ten, edited", user="bob", message_id="m10")
+    line.say("edit", message="nobody knows it", user="bob", message_id="s9")
+    line.say("add", message="stock 3", user="dave", message_id="s3")
+    stage[1].wait_for_texts("ten, edited", "stock 1, edited", None, "eleven", "stock 3")
+    line.cut()
+    line = again(stage)
+    assert line.after == "1.11"
+    # Once it is numbered, it has its place.
+    line.say("add", message="stock 3", user="dave", message_id="s3", seq=12, pos=12, at=AT)
+    line.say("resumed", cursor="1.12")
+    line.change("add", 13, 13, "thirteen")
+    stage[1].wait_for_texts("ten, edited", "stock 1, edited", None, "eleven", "stock 3", "thirteen")
+    line.change("edit", 14, 10, "ten, edited again")
+    stage[1].wait_for_texts("ten, edited again", "stock 1, edited", None, "eleven", "stock 3", "thirteen")

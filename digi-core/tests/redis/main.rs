@@ -1,6 +1,8 @@
 //! The layer on Redis, against real servers that the tests start.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[cfg(feature = "bridge")]
+mod bridge;
 mod cluster;
 mod engines;
 mod faults;

@@ -188,7 +188,7 @@ async fn add(
         command.arg(shared.capacity).arg(shared.next_score()).arg(shared.expiry);
     }
     let answers = host.ask(requests, &pipeline).await?;
-    let full = answers[cleaned..].iter().filter(|answer| **answer == Value::Int(1)).count();
+    let full = answers.into_iter().skip(cleaned).filter(|answer| *answer == Value::Int(1)).count();
     shared.sent((payloads.len() - full) as u64);
     Ok(full)
 }

@@ -35,6 +35,7 @@ pub(crate) use self::message::Inbound;
 use self::message::{Classic, LONGEST, Payload, Unreadable};
 use self::options::Groups;
 use self::queue::Queue;
+use super::LayerError;
 use super::redis::connect::Connector;
 use super::redis::ring::host_of;
 use super::redis::url::{self, Servers};
@@ -254,7 +255,9 @@ fn hosts_of(options: &BridgeOptions) -> Result<Vec<Host>, Error> {
     for (at, text) in urls.iter().enumerate() {
         let number = at + 1;
         let fail = |error: &dyn std::fmt::Display| Code::BadUrl.with(format!("the bridge's host {number}: {error}"));
-        let url = url::parse(text).map_err(|error| fail(&error.0))?;
+        // Parsed as a layer's, which the text of an error speaks of.
+        let ours = |error: LayerError| error.0.replace("a Redis layer's URL", "its URL").replace("the layer's", "its");
+        let url = url::parse(text).map_err(|error| fail(&ours(error)))?;
         let Servers::Hosts(servers) = url.servers else {
             return Err(fail(
                 &"the bridge speaks to servers by `redis://` and `rediss://`, not to a cluster or by Sentinel",
@@ -263,7 +266,7 @@ fn hosts_of(options: &BridgeOptions) -> Result<Vec<Host>, Error> {
         if text.contains("prefix=") {
             return Err(fail(&"the prefix is an option of the bridge's own, not of the URL"));
         }
-        let connector = Connector::new(url.tls.as_ref()).map_err(|error| fail(&error.0))?;
+        let connector = Connector::new(url.tls.as_ref()).map_err(|error| fail(&ours(error)))?;
         hosts.extend(servers.into_iter().map(|(address, login)| Host::new(address, login, connector.clone())));
     }
     Ok(hosts)

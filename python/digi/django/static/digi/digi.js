@@ -42,7 +42,8 @@ const [NORMAL, BROKEN, UNAUTHENTICATED] = [1000, 1006, 4503];
 /**
  * A message in its present state; it is replaced, never changed. `pos` is its place in the room: sort and match by it.
  * `text` is null when it was deleted, `at` tells when it was added (RFC 3339), `version` is the number of its last
- * change, `id` its token, which changes with the server's key.
+ * change, `id` its token, which changes with the server's key. What a stock Channels worker has added has no number: it
+ * stands where it came in, at a broken `pos`, until one with its `id` takes its place.
  * @typedef {{pos: number, version: number, id: string, user?: string, text: string | null, at: string, edited: boolean,
  *   deleted: boolean}} Message
  */
@@ -89,6 +90,8 @@ export class DigiChat extends EventTarget {
   #live = false;
   /** From this place on every message is loaded. */
   #floor = Infinity;
+  /** The places of messages without a number, by `id`. */
+  #unnumbered = new Map();
   /** The page that was asked for, and the changes of unloaded messages that come while it is under way. */
   #page = null;
   #pages = 0;
@@ -178,7 +181,7 @@ export class DigiChat extends EventTarget {
     if (this.#page || this.messages.size <= keep) return;
     const kept = this.sorted().slice(-keep);
     this.messages = new Map(kept.map((message) => [message.pos, message]));
-    this.#floor = kept[0].pos;
+    this.#floor = Math.ceil(kept[0].pos);
     this.more = true;
     this.#tell("change");
   }
@@ -281,8 +284,9 @@ export class DigiChat extends EventTarget {
 
   #changed(frame) {
     this.#stopped(frame.user);
-    if (this.#live) this.#cursor.seq = frame.seq;
-    const message = this.#apply(frame);
+    const isNumbered = frame.seq !== undefined;
+    if (this.#live && isNumbered) this.#cursor.seq = frame.seq;
+    const message = isNumbered ? this.#apply(frame) : this.#applyUnnumbered(frame);
     if (message) this.#tell("message", { type: frame.type, message, live: this.#live });
   }
 
@@ -299,9 +303,30 @@ export class DigiChat extends EventTarget {
     return this.#place({ pos, version: seq, id, user, ...shown });
   }
 
+  #applyUnnumbered({ type, message_id: id, user, message: text }) {
+    const known = id === undefined ? undefined : [...this.messages.values()].find((message) => message.id === id);
+    if (!this.#live || (type === "add" ? known : !known)) return null;
+    const changed = { text: text ?? null, edited: type === "edit", deleted: type === "delete" };
+    if (known) {
+      this.messages.set(known.pos, { ...known, ...changed });
+      return this.messages.get(known.pos);
+    }
+    // Behind what is numbered so far, and before what comes.
+    const { seq } = this.#cursor;
+    const pos = Math.max(seq, ...this.#unnumbered.values()) + 1e-5;
+    if (pos >= seq + 1) return null;
+    this.#unnumbered.set(id, pos);
+    return this.#place({ pos, version: seq, id, user, at: new Date().toISOString(), ...changed });
+  }
+
   /** An upsert: an older state never replaces a newer one. Gives the message if it did anything. */
   #place(message) {
     if (this.messages.get(message.pos)?.version >= message.version) return null;
+    const unnumbered = this.#unnumbered.get(message.id);
+    if (unnumbered !== undefined && unnumbered !== message.pos) {
+      this.messages.delete(unnumbered);
+      this.#unnumbered.delete(message.id);
+    }
     this.messages.set(message.pos, message);
     return message;
   }
@@ -325,6 +350,7 @@ export class DigiChat extends EventTarget {
 
   #reset({ cursor }) {
     this.messages.clear();
+    this.#unnumbered.clear();
     this.#cursor = parseCursor(cursor);
     this.#floor = this.#cursor.seq + 1;
     this.#page = { id: undefined, kept: [] };
