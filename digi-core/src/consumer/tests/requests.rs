@@ -264,7 +264,7 @@ fn typing_is_told_once_in_a_while() {
     };
     let frame = Frame::from_text(r#"{"type":"typing","user":"alice"}"#.into());
     let signal = Output::Signal(crate::event::Signal::Room { room: ROOM, from: "7".into(), frame });
-    assert_eq!(typed(10_000), [signal.clone()]);
+    assert_eq!(typed(10_000), std::slice::from_ref(&signal));
     assert_eq!(typed(10_999), [], "and nothing is said of it");
     assert_eq!(typed(11_000), [signal]);
 }
