@@ -60,11 +60,16 @@ impl Missed {
         self.rooms = BTreeSet::new();
     }
 
-    pub(crate) fn take(&mut self) -> Vec<Envelope> {
-        let Self { rooms, many, kicks } = std::mem::take(self);
-        let rooms = rooms.into_iter().map(Some).chain(many.then_some(None));
-        let missed = rooms.map(|room| Signal::Missed { room });
-        missed.chain(kicks.into_iter().map(|user| Signal::Kick { user })).map(Envelope::Signal).collect()
+    /// Word for the rooms.
+    pub(crate) fn take_rooms(&mut self) -> Vec<Envelope> {
+        let rooms = std::mem::take(&mut self.rooms).into_iter().map(Some);
+        let many = std::mem::take(&mut self.many).then_some(None);
+        rooms.chain(many).map(|room| Envelope::Signal(Signal::Missed { room })).collect()
+    }
+
+    /// The kicks. A node that doesn't hear of one won't later.
+    pub(crate) fn take_kicks(&mut self) -> Vec<Envelope> {
+        self.kicks.drain(..).map(|user| Envelope::Signal(Signal::Kick { user })).collect()
     }
 }
 
@@ -94,9 +99,10 @@ mod tests {
         let mut all = Missed::default();
         let typing = Signal::Room { room: RoomId(5), from: "7".into(), frame: Frame::from_text("{}".into()) };
         all.note(vec![event(1), event(1), missed(1), kick("7"), Envelope::Signal(typing), kick("8")]);
-        assert_eq!(all.take(), [missed(1), kick("7"), kick("8")]);
+        assert_eq!(all.take_rooms(), [missed(1)]);
+        assert_eq!(all.take_kicks(), [kick("7"), kick("8")]);
         assert!(all.is_empty());
-        assert_eq!(all.take(), []);
+        assert_eq!((all.take_rooms(), all.take_kicks()), (vec![], vec![]));
     }
 
     #[test]
@@ -104,9 +110,9 @@ mod tests {
         let mut all = Missed::default();
         all.note((0..=MISSED_ROOMS as i64).map(event).collect());
         all.note(vec![event(1)]);
-        assert_eq!(all.take(), [Envelope::Signal(Signal::Missed { room: None })]);
+        assert_eq!(all.take_rooms(), [Envelope::Signal(Signal::Missed { room: None })]);
         all.note((0..=MISSED_KICKS).map(|user| kick(&user.to_string())).collect());
-        let kicks = all.take();
+        let kicks = all.take_kicks();
         assert_eq!((kicks.len(), &kicks[0]), (MISSED_KICKS, &kick("1")));
     }
 }

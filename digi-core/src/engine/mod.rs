@@ -215,7 +215,7 @@ impl Engine {
     }
 
     /// Closes every session of a user with 4504 `kicked`, here and on every node that the channel layer reaches. While
-    /// this node can't reach the layer, the kick is kept and sent later. A node that can't be reached just then, or
+    /// this node can't reach the layer, the kick is kept, and sent some seconds after it is back. A node that can't be reached just then, or
     /// that only shares the store, doesn't hear of it: who must not come back is to lose the membership, too.
     pub fn kick(&self, user: impl Into<UserKey>) {
         let signal = Signal::Kick { user: user.into() };

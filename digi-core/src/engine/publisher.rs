@@ -26,6 +26,9 @@ const TOGETHER: usize = 32;
 /// After a failure, how long until the others are told what they missed: doubled up to the second figure.
 const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
+/// How long the layer has to work again before kept kicks are sent: by then the others listen again as well.
+const KICKS: Duration = Duration::from_secs(5);
+
 /// The end at which envelopes go in.
 pub(super) struct Publisher {
     queue: mpsc::Sender<Vec<Envelope>>,
@@ -59,6 +62,7 @@ pub(super) async fn run(layer: Arc<dyn ChannelLayer>, mut outgoing: Outgoing) {
     let mut batches = Vec::new();
     let mut pause = RETRY.0;
     let mut retry_at = Instant::now();
+    let mut up_since = None;
     loop {
         let next = outgoing.queue.recv_many(&mut batches, TOGETHER);
         let ended = if outgoing.missed.lock().is_empty() {
@@ -69,8 +73,20 @@ pub(super) async fn run(layer: Arc<dyn ChannelLayer>, mut outgoing: Outgoing) {
         if ended {
             return;
         }
-        let is_time = Instant::now() >= retry_at;
-        let mut envelopes = if is_time { outgoing.missed.lock().take() } else { Vec::new() };
+        let now = Instant::now();
+        let is_time = now >= retry_at;
+        let mut envelopes = Vec::new();
+        if is_time {
+            let mut missed = outgoing.missed.lock();
+            envelopes = missed.take_rooms();
+            up_since = if layer.status().is_up { up_since.or(Some(now)) } else { None };
+            if up_since.is_some_and(|since| now - since >= KICKS) {
+                envelopes.extend(missed.take_kicks());
+            }
+            if !missed.is_empty() {
+                retry_at = now + pause.max(KICKS / 20);
+            }
+        }
         let told = !envelopes.is_empty();
         envelopes.extend(batches.drain(..).flatten());
         if envelopes.is_empty() {
@@ -82,6 +98,7 @@ pub(super) async fn run(layer: Arc<dyn ChannelLayer>, mut outgoing: Outgoing) {
             Err(error) => {
                 debug!(%error, "not published; the others read the log");
                 outgoing.missed.lock().note(envelopes);
+                up_since = None;
                 if is_time {
                     retry_at = Instant::now() + pause;
                     pause = (pause * 2).min(RETRY.1);

@@ -101,7 +101,7 @@ impl Fleet {
     async fn chat_live(&mut self) {
         let since = Instant::now();
         self.chat(20).await;
-        assert!(since.elapsed() < Duration::from_secs(10), "{:?}", since.elapsed());
+        assert!(since.elapsed() < Duration::from_secs(20), "{:?}", since.elapsed());
     }
 }
 
@@ -110,10 +110,10 @@ async fn through_an_outage(mut fleet: Fleet, server: &mut RedisServer) {
     server.kill();
     fleet.until_up(false).await;
     fleet.chat(4).await;
+    // Which only the layer carries: it is sent once both nodes are back.
+    fleet.engines[0].kick("carol");
     server.restart();
     fleet.until_up(true).await;
-    // Which only the layer carries.
-    fleet.engines[0].kick("carol");
     assert_eq!(fleet.carol.closed().await, CloseCode::Kicked);
     fleet.chat_live().await;
     // A server that hangs.

@@ -132,7 +132,8 @@ impl Node {
 
     /// Says what could not be published before.
     pub(super) fn retell(&mut self) {
-        self.effects.extend(self.missed.take().into_iter().map(Effect::Publish));
+        let missed = self.missed.take_rooms().into_iter().chain(self.missed.take_kicks());
+        self.effects.extend(missed.map(Effect::Publish));
     }
 
     pub(super) fn kick(&mut self, user: &UserKey, now: Millis) {
