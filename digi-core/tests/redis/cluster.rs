@@ -127,14 +127,32 @@ async fn all_of_it_dies_and_comes_back() {
 }
 
 #[tokio::test]
+async fn a_layer_that_was_dropped_leaves_nothing() {
+    let set = ClusterSet::start(0).await;
+    let clients = async || {
+        let mut count = 0;
+        for node in &set.nodes {
+            count += node.text(&["CLIENT", "LIST", "TYPE", "normal"]).await.lines().count() - 1;
+            count += node.text(&["CLIENT", "LIST", "TYPE", "pubsub"]).await.lines().count();
+        }
+        count
+    };
+    let layer = up(&set.url()).await;
+    layer.subscribe(&[group(42), group(1)]).await.unwrap();
+    until_async("two connections to each master", async || clients().await == 6).await;
+    drop(layer);
+    until_async("the connections are closed", async || clients().await == 0).await;
+    let tasks = tokio::runtime::Handle::current().metrics();
+    until("the tasks end", || tasks.num_alive_tasks() == 0).await;
+}
+
+#[tokio::test]
 async fn a_server_that_is_no_cluster_is_named() {
     let server = RedisServer::start(&[]);
     let layer = RedisLayer::from_url(&server.url().replace("redis:", "redis+cluster:")).unwrap();
     assert!(layer.subscribe(&[group(1)]).await.is_err());
     assert!(layer.publish(&[added(1, 1)]).await.is_err());
-    until_async("it was asked", async || {
-        server.text(&["INFO", "errorstats"]).await.contains("errorstat_ERR:count")
-    })
-    .await;
+    until_async("it was asked", async || server.text(&["INFO", "errorstats"]).await.contains("errorstat_ERR:count"))
+        .await;
     assert!(!layer.status().is_up);
 }

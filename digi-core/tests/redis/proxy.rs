@@ -34,8 +34,11 @@ impl Proxy {
     pub(crate) async fn start(target: String) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let shared =
-            Arc::new(Shared { target, mode: watch::Sender::new(Mode::Pass), delay: watch::Sender::new(Duration::ZERO) });
+        let shared = Arc::new(Shared {
+            target,
+            mode: watch::Sender::new(Mode::Pass),
+            delay: watch::Sender::new(Duration::ZERO),
+        });
         let for_all = shared.clone();
         let mut task = JoinSet::new();
         task.spawn(async move {

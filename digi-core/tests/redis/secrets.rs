@@ -56,7 +56,8 @@ async fn old_server() -> String {
             let (mut client, _) = listener.accept().await.unwrap();
             let mut bytes = [0; 4096];
             let count = client.read(&mut bytes).await.unwrap();
-            let words: Vec<_> = std::str::from_utf8(&bytes[..count]).unwrap().split("\r\n").map(str::to_owned).collect();
+            let words: Vec<_> =
+                std::str::from_utf8(&bytes[..count]).unwrap().split("\r\n").map(str::to_owned).collect();
             let quoted = format!("-ERR unknown command, with args beginning with: {}\r\n", words.join(" "));
             let _ = client.write_all(quoted.repeat(8).as_bytes()).await;
         }
@@ -67,7 +68,8 @@ async fn old_server() -> String {
 #[tokio::test]
 async fn the_password_is_nowhere_and_outages_are_logged_once() {
     let log = Log::default();
-    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_max_level(tracing::Level::TRACE).with_writer(log.clone());
+    let subscriber =
+        tracing_subscriber::fmt().with_ansi(false).with_max_level(tracing::Level::TRACE).with_writer(log.clone());
     let _guard = subscriber.finish().set_default();
 
     let mut server = RedisServer::start(&[&format!("requirepass {PASSWORD}")]);
@@ -81,7 +83,12 @@ async fn the_password_is_nowhere_and_outages_are_logged_once() {
     server.restart();
     until("the node is back", || layer.status().is_up).await;
     let name = server.address();
-    assert_eq!(log.count(&format!("WARN digi_core::layer::redis::health: Redis {name} is away: ")), 1, "{}", log.text());
+    assert_eq!(
+        log.count(&format!("WARN digi_core::layer::redis::health: Redis {name} is away: ")),
+        1,
+        "{}",
+        log.text()
+    );
     assert_eq!(log.count(&format!("INFO digi_core::layer::redis::health: Redis {name} is there")), 2, "{}", log.text());
     drop(layer);
 

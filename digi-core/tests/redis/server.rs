@@ -19,11 +19,18 @@ fn free_port() -> u16 {
     loop {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         // A cluster's node listens on its port plus 10000, too.
-        if port < 55_000 && TcpListener::bind(("127.0.0.1", port + 10_000)).is_ok() && GIVEN.lock().unwrap().insert(port)
+        if port < 50_000
+            && TcpListener::bind(("127.0.0.1", port + 10_000)).is_ok()
+            && GIVEN.lock().unwrap().insert(port)
         {
             return port;
         }
     }
+}
+
+/// Where it is taken, the server does not start, and another is tried.
+pub(crate) fn tls_port(port: u16) -> String {
+    (port + 5_000).to_string()
 }
 
 /// A `redis-server`, ended when it is dropped.
@@ -35,7 +42,7 @@ pub(crate) struct RedisServer {
 }
 
 impl RedisServer {
-    /// With these lines in its configuration, in which `PORT` stands for a port of its own.
+    /// With these lines in its configuration, in which `PORT` stands for a port of its own, and `TLSPORT` for another.
     pub(crate) fn start(lines: &[&str]) -> Self {
         Self::start_with(lines, &[])
     }
@@ -59,7 +66,7 @@ impl RedisServer {
         for _ in 0..5 {
             let port = free_port();
             let dir = tempfile::tempdir().unwrap();
-            let text = config.join("\n").replace("PORT", &port.to_string()) + "\n";
+            let text = config.join("\n").replace("TLSPORT", &tls_port(port)).replace("PORT", &port.to_string()) + "\n";
             std::fs::write(dir.path().join("redis.conf"), text).unwrap();
             let mut child = spawn(dir.path(), &args);
             if comes_up(port, &mut child) {
@@ -72,6 +79,11 @@ impl RedisServer {
     /// As an address without scheme.
     pub(crate) fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
+    }
+
+    /// The address of `TLSPORT`.
+    pub(crate) fn tls_address(&self) -> String {
+        format!("127.0.0.1:{}", tls_port(self.port))
     }
 
     pub(crate) fn url(&self) -> String {
@@ -140,7 +152,9 @@ fn spawn(dir: &Path, args: &[String]) -> Child {
     command.args(args).current_dir(dir).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     match command.spawn() {
         Ok(child) => child,
-        Err(error) => panic!("redis-server cannot be started ({error}): install it, as with `apt install redis-server`"),
+        Err(error) => {
+            panic!("redis-server cannot be started ({error}): install it, as with `apt install redis-server`")
+        }
     }
 }
 

@@ -94,3 +94,15 @@ digi_core::layer_suite!(three_node_cluster, || async {
     let set = ClusterSet::start(0).await;
     three(&set.url(), set).await
 });
+
+digi_core::layer_suite!(sentinels_with_tls, || async {
+    let authority = Authority::new();
+    let set = SentinelSet::start_with(Some(&authority)).await;
+    three(&set.tls_url(&authority), (set, authority)).await
+});
+
+digi_core::layer_suite!(cluster_with_tls_and_a_password, || async {
+    let authority = Authority::new();
+    let set = ClusterSet::start_with_tls(&authority).await;
+    three(&set.tls_url(&authority), (set, authority)).await
+});

@@ -35,13 +35,18 @@ impl Authority {
 
     /// Which speaks TLS only; `clients` says whether clients need a certificate, yes or no.
     pub(crate) fn server(&self, clients: &str) -> RedisServer {
-        RedisServer::start(&[
-            "port 0",
-            "tls-port PORT",
-            &format!("tls-cert-file {}", self.file("server.pem")),
-            &format!("tls-key-file {}", self.file("server.key")),
-            &format!("tls-ca-cert-file {}", self.file("ca.pem")),
-            &format!("tls-auth-clients {clients}"),
-        ])
+        let lines = self.lines(clients);
+        let lines: Vec<_> = ["port 0", "tls-port PORT"].into_iter().chain(lines.iter().map(String::as_str)).collect();
+        RedisServer::start(&lines)
+    }
+
+    /// For a server's configuration.
+    pub(crate) fn lines(&self, clients: &str) -> [String; 4] {
+        [
+            format!("tls-cert-file {}", self.file("server.pem")),
+            format!("tls-key-file {}", self.file("server.key")),
+            format!("tls-ca-cert-file {}", self.file("ca.pem")),
+            format!("tls-auth-clients {clients}"),
+        ]
     }
 }

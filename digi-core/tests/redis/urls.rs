@@ -1,9 +1,9 @@
 //! URLs that cannot be used: what is wrong is named, and the password is not.
 
+use digi_core::Code;
 use digi_core::engine::Engine;
 use digi_core::layer::RedisLayer;
 use digi_core::token::Keyring;
-use digi_core::Code;
 
 use crate::tls::Authority;
 

@@ -47,10 +47,24 @@ struct Shared {
     state: Mutex<State>,
 }
 
+/// Which master serves which slot.
+#[derive(Default)]
+struct Map {
+    masters: Vec<Address>,
+    /// The place among the masters, for every slot.
+    owners: Vec<Option<usize>>,
+    is_complete: bool,
+}
+
+impl Map {
+    fn owner(&self, slot: usize) -> Option<&Address> {
+        self.masters.get((*self.owners.get(slot)?)?)
+    }
+}
+
 #[derive(Default)]
 struct State {
-    /// The owner of every slot.
-    owners: Vec<Option<Address>>,
+    map: Map,
     hosts: HashMap<Address, Arc<Host>>,
     wanted: HashSet<Group>,
 }
@@ -125,14 +139,12 @@ struct ByHost<T> {
 
 impl State {
     fn owner(&self, slot: usize) -> Option<(&Address, &Arc<Host>)> {
-        let address = self.owners.get(slot)?.as_ref()?;
+        let address = self.map.owner(slot)?;
         Some((address, self.hosts.get(address)?))
     }
 
     fn is_complete(&self) -> bool {
-        self.owners.len() == SLOTS
-            && self.owners.iter().all(Option::is_some)
-            && self.hosts.values().all(|host| host.is_up())
+        self.map.is_complete && self.hosts.values().all(|host| host.is_up())
     }
 }
 
@@ -159,7 +171,7 @@ impl Shared {
     }
 
     /// Asks one node after the other.
-    async fn owners(&self) -> Result<Vec<Option<Address>>, String> {
+    async fn map(&self) -> Result<Map, String> {
         let mut asked: Vec<_> = {
             let state = self.state.lock();
             let (up, away): (Vec<_>, Vec<_>) = state.hosts.iter().partition(|(_, host)| host.is_up());
@@ -174,7 +186,7 @@ impl Shared {
         for address in asked {
             let answer = tokio::time::timeout(ASK, ask(&self.common.connector, &address, &self.login)).await;
             match answer.unwrap_or_else(|_| Err("no answer".to_owned())) {
-                Ok(owners) => return Ok(owners),
+                Ok(map) => return Ok(map),
                 Err(reason) => reasons.push(format!("{address}: {reason}")),
             }
         }
@@ -182,14 +194,13 @@ impl Shared {
     }
 
     /// Puts a new map to use: groups whose owner is another than before change hosts. Whether there were any.
-    fn adopt(&self, owners: Vec<Option<Address>>) -> bool {
+    fn adopt(&self, map: Map) -> bool {
         let mut state = self.state.lock();
         let state = &mut *state;
-        let before = std::mem::replace(&mut state.owners, owners);
-        let known: HashSet<_> = state.owners.iter().flatten().cloned().collect();
+        let before = std::mem::replace(&mut state.map, map);
         let old_hosts = state.hosts.clone();
-        state.hosts.retain(|address, _| known.contains(address));
-        for address in known {
+        state.hosts.retain(|address, _| state.map.masters.contains(address));
+        for address in state.map.masters.iter().cloned() {
             state.hosts.entry(address.clone()).or_insert_with(|| {
                 Arc::new(Host::start(self.common.clone(), Target::Fixed(address, self.login.clone())))
             });
@@ -197,7 +208,7 @@ impl Shared {
         let mut has_moved = false;
         for group in &state.wanted {
             let slot = self.slot(*group);
-            let (old, new) = (before.get(slot).and_then(Option::as_ref), state.owners[slot].as_ref());
+            let (old, new) = (before.owner(slot), state.map.owner(slot));
             if old == new {
                 continue;
             }
@@ -218,10 +229,10 @@ async fn follow(shared: Arc<Shared>) {
     let mut pause = PAUSE.0;
     loop {
         let mut is_settled = true;
-        match shared.owners().await {
+        match shared.map().await {
             Err(reason) => shared.health.away(Role::Subscriber, &reason),
-            Ok(owners) => {
-                let has_moved = shared.adopt(owners);
+            Ok(map) => {
+                let has_moved = shared.adopt(map);
                 shared.health.up(Role::Publisher);
                 shared.health.up(Role::Subscriber);
                 let hosts: Vec<_> = shared.state.lock().hosts.values().cloned().collect();
@@ -248,17 +259,17 @@ async fn follow(shared: Arc<Shared>) {
     }
 }
 
-/// The owners of all slots, as a node knows them.
-async fn ask(connector: &Connector, address: &Address, login: &Login) -> Result<Vec<Option<Address>>, String> {
+/// The map, as a node knows it.
+async fn ask(connector: &Connector, address: &Address, login: &Login) -> Result<Map, String> {
     let mut open = connector.open(address, login, |_| {}).await?;
     // Instead of the newer CLUSTER SHARDS: it gives the port that fits the connection, be it TLS or not.
     let answer = open.ask(redis::cmd("CLUSTER").arg("SLOTS")).await.map_err(|error| login.hide_in(&error))?;
-    owners_in(answer, address).ok_or_else(|| "its answer to CLUSTER SLOTS is none".to_owned())
+    map_in(answer, address).ok_or_else(|| "its answer to CLUSTER SLOTS is none".to_owned())
 }
 
-fn owners_in(answer: Value, asked: &Address) -> Option<Vec<Option<Address>>> {
+fn map_in(answer: Value, asked: &Address) -> Option<Map> {
     let Value::Array(ranges) = answer else { return None };
-    let mut owners = vec![None; SLOTS];
+    let mut map = Map { owners: vec![None; SLOTS], ..Map::default() };
     for range in ranges {
         let Value::Array(range) = range else { return None };
         let [Value::Int(first), Value::Int(last), Value::Array(master), ..] = range.as_slice() else { return None };
@@ -270,10 +281,16 @@ fn owners_in(answer: Value, asked: &Address) -> Option<Vec<Option<Address>>> {
             _ => asked.host.clone(),
         };
         let address = Address { host, port: u16::try_from(*port).ok()? };
+        let known = map.masters.iter().position(|master| *master == address);
+        let owner = known.unwrap_or_else(|| {
+            map.masters.push(address);
+            map.masters.len() - 1
+        });
         let (first, last) = (usize::try_from(*first).ok()?, usize::try_from(*last).ok()?);
-        owners.get_mut(first..=last)?.fill(Some(address));
+        map.owners.get_mut(first..=last)?.fill(Some(owner));
     }
-    Some(owners)
+    map.is_complete = map.owners.iter().all(Option::is_some);
+    Some(map)
 }
 
 /// The slot of a channel: of what stands between the first `{` and the next `}`, if anything does.
@@ -297,6 +314,36 @@ mod tests {
     use super::*;
 
     /// The check value of the specification, and what `CLUSTER KEYSLOT` of Redis 7.0 says.
+    fn range(first: i64, last: i64, host: Value, port: i64) -> Value {
+        Value::Array(vec![Value::Int(first), Value::Int(last), Value::Array(vec![host, Value::Int(port)])])
+    }
+
+    #[test]
+    fn a_map_is_read() {
+        let asked = Address { host: "asked".into(), port: 1 };
+        let host = |name: &str| Value::BulkString(name.into());
+        let answer = [range(0, 9, host("a"), 6379), range(12, 16_383, host(""), 6380), range(10, 10, Value::Nil, 6380)];
+        let map = map_in(Value::Array(answer.to_vec()), &asked).unwrap();
+        let owner = |slot| map.owner(slot).map(Address::to_string);
+        assert_eq!((owner(0), owner(9)), (Some("a:6379".into()), Some("a:6379".into())));
+        assert_eq!((owner(10), owner(11), owner(16_383)), (Some("asked:6380".into()), None, Some("asked:6380".into())));
+        assert_eq!((map.masters.len(), map.is_complete, owner(16_384)), (2, false, None));
+        let whole = map_in(Value::Array(vec![range(0, 16_383, host("a"), 1)]), &asked).unwrap();
+        assert!(whole.is_complete);
+    }
+
+    #[test]
+    fn no_map_does_harm() {
+        let asked = Address { host: "asked".into(), port: 1 };
+        let host = || Value::BulkString(b"a".to_vec());
+        for bad in
+            [range(0, 16_384, host(), 1), range(5, 2, host(), 1), range(-1, 3, host(), 1), range(0, 1, host(), 70_000)]
+        {
+            assert!(map_in(Value::Array(vec![bad.clone()]), &asked).is_none(), "{bad:?}");
+        }
+        assert!(map_in(Value::Nil, &asked).is_none());
+    }
+
     #[test]
     fn slots_are_those_of_redis() {
         assert_eq!(crc16(b"123456789"), 0x31c3);

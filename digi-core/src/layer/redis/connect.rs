@@ -68,7 +68,8 @@ impl Connector {
         login: &Login,
         on_push: impl Fn(PushInfo) + Send + Sync + 'static,
     ) -> Result<Open, String> {
-        let plain = TcpStream::connect((address.host.as_str(), address.port)).await.map_err(|error| error.to_string())?;
+        let plain =
+            TcpStream::connect((address.host.as_str(), address.port)).await.map_err(|error| error.to_string())?;
         plain.set_nodelay(true).map_err(|error| error.to_string())?;
         match &self.tls {
             None => speak(plain, login, on_push).await,

@@ -144,7 +144,8 @@ impl Host {
             changing: tokio::sync::Mutex::default(),
             heard: AtomicU64::new(0),
         });
-        let tasks = [Role::Publisher, Role::Subscriber].map(|role| tokio::spawn(keep(shared.clone(), role)).abort_handle());
+        let tasks =
+            [Role::Publisher, Role::Subscriber].map(|role| tokio::spawn(keep(shared.clone(), role)).abort_handle());
         Self { shared, tasks }
     }
 
@@ -177,9 +178,12 @@ impl Host {
 
     /// The second: those of the groups that are wanted and not confirmed, now.
     pub(super) async fn settle(&self, groups: &[Group]) -> Result<(), LayerError> {
-        self.change(|subscriptions| {
-            groups.iter().filter(|group| subscriptions.wanted.get(group) == Some(&false)).copied().collect()
-        }, async |link, groups| self.shared.confirm(&link.requests, groups).await)
+        self.change(
+            |subscriptions| {
+                groups.iter().filter(|group| subscriptions.wanted.get(group) == Some(&false)).copied().collect()
+            },
+            async |link, groups| self.shared.confirm(&link.requests, groups).await,
+        )
         .await
         .map(drop)
     }
@@ -200,9 +204,10 @@ impl Host {
 
     /// The second: those of the groups that are not wanted.
     pub(super) async fn forget(&self, groups: &[Group]) -> Result<(), LayerError> {
-        self.change(|subscriptions| {
-            groups.iter().filter(|group| !subscriptions.wanted.contains_key(group)).copied().collect()
-        }, async |link, groups| self.shared.forget(&link.requests, groups).await.map_err(Failure::Broken))
+        self.change(
+            |subscriptions| groups.iter().filter(|group| !subscriptions.wanted.contains_key(group)).copied().collect(),
+            async |link, groups| self.shared.forget(&link.requests, groups).await.map_err(Failure::Broken),
+        )
         .await
         .map(drop)
     }

@@ -121,3 +121,89 @@ impl Inbox {
         has_envelopes.then(|| Incoming::Arrived(std::mem::take(&mut waiting.envelopes)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Signal;
+    use crate::id::RoomId;
+
+    fn missed(room: i64) -> Envelope {
+        Envelope::Signal(Signal::Missed { room: Some(RoomId(room)) })
+    }
+
+    fn payload(rooms: &[i64]) -> Vec<u8> {
+        let envelopes: Vec<_> = rooms.iter().map(|room| missed(*room)).collect();
+        // All in one, although each group has its own on the wire.
+        let mut payloads = wire::encode(1, &envelopes).into_iter().map(|(_, payload)| payload);
+        let mut whole = payloads.next().unwrap();
+        whole.extend(payloads.flat_map(|payload| payload[2..].to_vec()));
+        whole
+    }
+
+    fn arrived(rooms: &[i64]) -> Incoming {
+        Incoming::Arrived(rooms.iter().map(|room| missed(*room)).collect())
+    }
+
+    #[tokio::test]
+    async fn all_that_waits_comes_together_and_in_order() {
+        let inbox = Inbox::new(2);
+        inbox.receive(payload(&[1, 2]));
+        inbox.receive(payload(&[3]));
+        assert_eq!(inbox.next().await, arrived(&[1, 2, 3]));
+        assert_eq!(inbox.take(), None);
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_gave_up_loses_nothing() {
+        let inbox = Inbox::new(2);
+        let mut waiting = Box::pin(inbox.next());
+        assert!(futures_util::poll!(&mut waiting).is_pending());
+        inbox.receive(payload(&[1]));
+        drop(waiting);
+        assert_eq!(inbox.next().await, arrived(&[1]));
+        let mut waiting = Box::pin(inbox.next());
+        assert!(futures_util::poll!(&mut waiting).is_pending());
+        inbox.lag();
+        assert_eq!(waiting.await, Incoming::Lagged);
+    }
+
+    #[test]
+    fn neither_loss_nor_news_holds_up_the_other() {
+        let inbox = Inbox::new(2);
+        for round in 0..5 {
+            inbox.lag();
+            inbox.receive(payload(&[round]));
+            assert_eq!(inbox.take(), Some(Incoming::Lagged));
+            // Again, before the news was taken.
+            inbox.lag();
+            assert_eq!(inbox.take(), Some(arrived(&[round])));
+        }
+        assert_eq!(inbox.take(), Some(Incoming::Lagged));
+        assert_eq!(inbox.take(), None);
+    }
+
+    #[test]
+    fn ones_own_and_the_unreadable() {
+        let inbox = Inbox::new(1);
+        inbox.receive(payload(&[1]));
+        assert_eq!((inbox.take(), inbox.undecodable()), (None, 0));
+        inbox.receive(b"nonsense".to_vec());
+        assert_eq!((inbox.take(), inbox.undecodable()), (Some(Incoming::Lagged), 1));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_lost_and_said() {
+        let rooms: Vec<_> = (0..1_000).collect();
+        let inbox = Inbox::new(2);
+        for _ in 0..200 {
+            inbox.receive(payload(&rooms));
+        }
+        assert_eq!(inbox.take(), Some(Incoming::Lagged));
+        let Some(Incoming::Arrived(envelopes)) = inbox.take() else { panic!("what fits arrives") };
+        assert_eq!(envelopes.len(), WAITING.0);
+        assert_eq!(inbox.take(), None);
+        inbox.receive(payload(&[1]));
+        assert_eq!(inbox.take(), Some(arrived(&[1])));
+    }
+}

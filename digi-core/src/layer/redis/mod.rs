@@ -100,11 +100,7 @@ impl RedisLayer {
 }
 
 /// What belongs to each host, with that host.
-fn by_host<T>(
-    hosts: &[Host],
-    items: impl IntoIterator<Item = T>,
-    group: impl Fn(&T) -> Group,
-) -> Vec<(&Host, Vec<T>)> {
+fn by_host<T>(hosts: &[Host], items: impl IntoIterator<Item = T>, group: impl Fn(&T) -> Group) -> Vec<(&Host, Vec<T>)> {
     let mut of_host: Vec<_> = hosts.iter().map(|host| (host, Vec::new())).collect();
     for item in items {
         let at = match of_host.len() {

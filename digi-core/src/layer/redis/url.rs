@@ -142,8 +142,7 @@ pub(in crate::layer) fn parse(text: &str) -> Result<Options, LayerError> {
 
 const NO_HOST: &str = "the layer's URL lacks a host: write `redis://user:password@host:6379/0`";
 
-const TOO_EARLY: &str =
-    "of the layer's URL, user and password end too early: write @ : / ? # in them percent-encoded";
+const TOO_EARLY: &str = "of the layer's URL, user and password end too early: write @ : / ? # in them percent-encoded";
 
 struct Url {
     hosts: Vec<Address>,
@@ -250,11 +249,8 @@ struct Query {
 
 impl Query {
     fn parse(text: &str, kind: Kind, tls: bool) -> Result<Self, LayerError> {
-        let mut query = Self {
-            prefix: PREFIX.to_owned(),
-            tls: tls.then(TlsFiles::default),
-            sentinel_login: Login::default(),
-        };
+        let mut query =
+            Self { prefix: PREFIX.to_owned(), tls: tls.then(TlsFiles::default), sentinel_login: Login::default() };
         let mut seen = Vec::new();
         for pair in text.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -264,7 +260,9 @@ impl Query {
             seen.push(name);
             let value = decoded("an option", value)?;
             if value.is_empty() {
-                return bad(format!("option `{name}` in the layer's URL has no value: write `{name}=…`, or leave it out"));
+                return bad(format!(
+                    "option `{name}` in the layer's URL has no value: write `{name}=…`, or leave it out"
+                ));
             }
             match (name, &mut query.tls) {
                 ("prefix", _) => query.prefix = value.to_string(),
