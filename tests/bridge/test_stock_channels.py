@@ -214,6 +214,7 @@ def test_a_stock_process_at_capacity_misses_the_rest(tmp_path: Path) -> None:
         config = config_of(servers, []) | {"capacity": 5}
         with stock_layer("core", config):
             async with nodes(tmp_path, servers[0], {"format": "core", **config}) as (one, _):
+                await both_joined(servers, one.room)
                 key = f"asgi:group:chat_{one.room}"
                 with servers[0].client() as client:
                     # A process that does not read.

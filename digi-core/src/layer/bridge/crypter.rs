@@ -25,7 +25,7 @@ impl Crypter {
     pub(super) fn new(secrets: &[Zeroizing<Vec<u8>>]) -> Result<Self, Error> {
         let key_of = |secret: &Zeroizing<Vec<u8>>| {
             let digest = Zeroizing::new(<[u8; 32]>::from(Sha256::digest(&**secret)));
-            FernetKey::new(&Zeroizing::new(URL_SAFE.encode(&*digest)))
+            FernetKey::new(&Zeroizing::new(URL_SAFE.encode(digest.as_slice())))
         };
         Ok(Self { keys: secrets.iter().map(key_of).collect::<Result<_, _>>()? })
     }

@@ -80,6 +80,11 @@ pub(super) fn crossing(kind: &EventKind) -> Option<(MessageOp, &Frame)> {
 pub(crate) struct Inbound {
     /// The room.
     pub(crate) room: RoomId,
+    said: Said,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Said {
     op: MessageOp,
     message: Option<String>,
     user: Option<Value>,
@@ -90,7 +95,8 @@ impl Inbound {
     /// The frame for browsers. A message id that opens is sealed as Digi seals, so that it has the text that other frames
     /// have for it.
     pub(crate) fn frame(&self, encoder: &Encoder) -> Frame {
-        encoder.unnumbered(self.op, self.message.as_deref(), self.user.as_ref(), self.message_id.as_ref())
+        let Said { op, message, user, message_id } = &self.said;
+        encoder.unnumbered(*op, message.as_deref(), user.as_ref(), message_id.as_ref())
     }
 }
 
@@ -133,7 +139,7 @@ pub(super) struct Payload {
     /// Of the core format: the channels that it is for.
     pub(super) channels: Vec<String>,
     /// None when it is not for Digi: one of its own, or of a type that does not cross.
-    message: Option<(MessageOp, Option<String>, Option<Value>, Option<Value>)>,
+    said: Option<Said>,
 }
 
 impl Payload {
@@ -157,7 +163,7 @@ impl Payload {
             _ => Vec::new(),
         };
         let op = kind.as_ref().and_then(Value::as_str).and_then(op_of).filter(|_| digi.is_none());
-        let Some(op) = op else { return Ok(Self { channels, message: None }) };
+        let Some(op) = op else { return Ok(Self { channels, said: None }) };
         let message = match (op, message) {
             (MessageOp::Deleted, _) => None,
             (_, Some(Value::String(message))) => Some(message),
@@ -172,15 +178,13 @@ impl Payload {
         if op != MessageOp::Added && message_id.is_none() {
             return Err(Unreadable::Field("message_id"));
         }
-        Ok(Self { channels, message: Some((op, message, user, message_id)) })
+        Ok(Self { channels, said: Some(Said { op, message, user, message_id }) })
     }
 
     /// What is to be shown in the rooms.
     pub(super) fn into_inbound(self, rooms: impl IntoIterator<Item = RoomId>) -> Vec<Inbound> {
-        let Some((op, message, user, message_id)) = self.message else { return Vec::new() };
-        let of =
-            |room| Inbound { room, op, message: message.clone(), user: user.clone(), message_id: message_id.clone() };
-        rooms.into_iter().map(of).collect()
+        let Some(said) = self.said else { return Vec::new() };
+        rooms.into_iter().map(|room| Inbound { room, said: said.clone() }).collect()
     }
 }
 

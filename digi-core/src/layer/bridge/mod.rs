@@ -162,20 +162,19 @@ impl Bridge {
     pub(crate) fn publish(&self, events: &[Event]) {
         let shared = &self.shared;
         let since = Instant::now();
-        let mut last: Option<(RoomId, Option<(usize, Arc<str>)>)> = None;
         let mut lost = 0;
-        for event in events {
-            let Some((op, frame)) = message::crossing(&event.kind) else { continue };
-            if last.as_ref().is_none_or(|(room, _)| *room != event.room) {
-                let group = shared.group_of(event.room).map(|(at, group)| (at, group.into()));
-                last = Some((event.room, group));
-            }
-            let Some((_, Some((at, group)))) = &last else {
-                lost += 1;
+        for events in events.chunk_by(|one, other| one.room == other.room) {
+            let crossing: Vec<_> = events.iter().filter_map(|event| message::crossing(&event.kind)).collect();
+            let Some(first) = events.first().filter(|_| !crossing.is_empty()) else { continue };
+            let Some((at, group)) = shared.group_of(first.room) else {
+                lost += crossing.len() as u64;
                 continue;
             };
-            let what = What::Message { group: group.clone(), op, frame: frame.clone() };
-            lost += shared.hosts[*at].outgoing.push(Outgoing { since, what }, frame.as_bytes().len());
+            let group: Arc<str> = group.into();
+            for (op, frame) in crossing {
+                let what = What::Message { group: group.clone(), op, frame: frame.clone() };
+                lost += shared.hosts[at].outgoing.push(Outgoing { since, what }, frame.as_bytes().len());
+            }
         }
         shared.lost(lost, "there was more than may wait");
     }
