@@ -14,7 +14,7 @@ import pytest
 
 from django_store.servers import postgresql
 from fleet import Crowd, Fleet, crowd_of
-from redis_server import Proxy, RedisServer
+from redis_servers import Proxy, RedisServer, redis_servers
 
 Trouble = Callable[[Crowd, RedisServer, list[Proxy]], Awaitable[None]]
 NODES = 3
@@ -38,7 +38,8 @@ async def redis_freezes(crowd: Crowd, redis: RedisServer, _: list[Proxy]) -> Non
 
 async def redis_throws_clients_out(crowd: Crowd, redis: RedisServer, _: list[Proxy]) -> None:
     for kind in ("pubsub", "normal") * 6:
-        await asyncio.to_thread(redis.command, "CLIENT", "KILL", "TYPE", kind)
+        with redis.client() as client:
+            client.execute_command("CLIENT", "KILL", "TYPE", kind)
         await crowd.more_acks(60)
 
 
@@ -82,7 +83,7 @@ async def everything_at_once(crowd: Crowd, redis: RedisServer, proxies: list[Pro
 @contextmanager
 def a_fleet(tmp_path: Path, database: str) -> Iterator[tuple[Fleet, RedisServer, list[Proxy]]]:
     with ExitStack() as stack:
-        redis = stack.enter_context(RedisServer(tmp_path / "redis"))
+        (redis,) = stack.enter_context(redis_servers(tmp_path, 1))
         dice = random.Random(3)
         proxies = [stack.enter_context(Proxy(redis.port, dice)) for _ in range(NODES)]
         port = stack.enter_context(postgresql()) if database == "postgresql" else None

@@ -56,7 +56,6 @@ pub(crate) struct Figures {
 }
 
 /// This process's end of a way.
-#[expect(clippy::large_enum_variant, reason = "there are three of them")]
 enum End {
     Bare(bare::End),
     Digi(node::End),

@@ -1,4 +1,4 @@
-"""A real Redis as a process of the test's own, and a network between it and Digi that delays and cuts."""
+"""Real Redis servers of a test's own, and a network between them and Digi that delays and cuts."""
 
 import random
 import shutil
@@ -7,45 +7,62 @@ import socket
 import subprocess
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from asgi_servers import free_port
-from conftest import START_TIMEOUT, STOP_TIMEOUT
+import pytest
+import redis
+
+# Seconds. Far beyond what it takes.
+TIMEOUT = 20.0
 
 
 class RedisServer:
-    """Without persistence. `with` starts and ends it; it keeps its port over restarts."""
+    """A `redis-server` that keeps its port over restarts, and nothing else."""
 
-    def __init__(self, folder: Path) -> None:
-        assert shutil.which("redis-server"), "no Redis here: apt-get install redis-server"
-        self.port = free_port()
-        self._folder = folder
+    def __init__(self, directory: Path, password: str = "") -> None:
+        self.port = 0
+        self._directory = directory
+        self._password = password
         self._process: subprocess.Popen[bytes] | None = None
-        folder.mkdir()
 
     @property
     def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}"
+        login = f":{self._password}@" if self._password else ""
+        return f"redis://{login}127.0.0.1:{self.port}"
+
+    def client(self) -> redis.Redis:
+        return redis.Redis.from_url(self.url)
 
     def start(self) -> None:
-        command = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._folder)]
-        command += ["--save", "", "--appendonly", "no"]
-        with (self._folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log)
-        deadline = time.monotonic() + START_TIMEOUT
-        while self._cli("PING") != "PONG":
-            assert time.monotonic() < deadline, (self._folder / "log").read_text()
-            time.sleep(0.02)
+        for _ in range(5):
+            port = self.port or _free_port()
+            command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+            if self._password:
+                command += ["--requirepass", self._password]
+            self._process = subprocess.Popen(command, cwd=self._directory, stdout=subprocess.DEVNULL)
+            if self._comes_up(port):
+                self.port = port
+                return
+            # Somebody else took the port meanwhile.
+        pytest.fail("redis-server does not start")
 
-    def kill(self) -> None:
-        """`kill -9`."""
-        self._signal(signal.SIGKILL)
+    def _comes_up(self, port: int) -> bool:
         assert self._process is not None
-        self._process.wait(STOP_TIMEOUT)
-        self._process = None
+        deadline = time.monotonic() + TIMEOUT
+        while self._process.poll() is None and time.monotonic() < deadline:
+            try:
+                with socket.create_connection(("127.0.0.1", port), 1) as connection:
+                    connection.sendall(b"PING\r\n")
+                    if connection.recv(16):
+                        return True
+            except OSError:
+                time.sleep(0.02)
+        self.kill()
+        return False
 
     def freeze(self) -> None:
         """It keeps its connections, and does nothing."""
@@ -54,29 +71,34 @@ class RedisServer:
     def thaw(self) -> None:
         self._signal(signal.SIGCONT)
 
-    def command(self, *words: str) -> str:
-        answer = self._cli(*words)
-        assert answer is not None, "Redis did not answer"
-        return answer
-
-    def _cli(self, *words: str) -> str | None:
-        command = ["redis-cli", "-p", str(self.port), *words]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=START_TIMEOUT)
-        return done.stdout.strip() if done.returncode == 0 else None
-
     def _signal(self, signum: signal.Signals) -> None:
         assert self._process is not None, "Redis is not running"
         self._process.send_signal(signum)
 
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def kill(self) -> None:
         if self._process is not None:
-            self.kill()
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def redis_servers(directory: Path, count: int, password: str = "") -> Iterator[list[RedisServer]]:
+    """So many running servers."""
+    if shutil.which("redis-server") is None:
+        pytest.skip("no redis-server here: apt-get install redis-server")
+    servers = [RedisServer(directory, password) for _ in range(count)]
+    with ExitStack() as stack:
+        for server in servers:
+            stack.callback(server.kill)
+            server.start()
+        yield servers
 
 
 class Proxy:
@@ -111,7 +133,7 @@ class Proxy:
             except OSError:
                 return
             try:
-                far = socket.create_connection(("127.0.0.1", self._target), START_TIMEOUT)
+                far = socket.create_connection(("127.0.0.1", self._target), TIMEOUT)
             except OSError:
                 near.close()
                 continue
@@ -151,4 +173,4 @@ class Proxy:
         self._listener.close()
         self.cut()
         for thread in self._threads:
-            thread.join(STOP_TIMEOUT)
+            thread.join(TIMEOUT)
