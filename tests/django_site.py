@@ -73,6 +73,9 @@ class SitePage(Page):
     def is_complete(self) -> bool:
         return bool(self.browser.execute_script("return document.readyState === 'complete'"))
 
+    def wait_for_others(self, text: str) -> None:
+        self.wait(f"waited for {text!r}", lambda: self.find("#others").text.removeprefix("· ") == text)
+
     def say(self, text: str) -> None:
         """Writes at once what would take long to type."""
         self.browser.execute_script(

@@ -115,6 +115,25 @@ def test_two_people_chat(pages: Pages) -> None:
     assert ":" in alice.find("#rooms time").text  # of today: the time, and no day
 
 
+def test_one_sees_who_is_there_and_who_writes(site: Site, pages: Pages) -> None:
+    alice, bob = pages
+    for page, other in ((alice, "bob"), (bob, "alice")):
+        page.wait_for_others(f"{other} is here")
+    bob.find("#text").send_keys("H")
+    alice.wait_for_others("bob is writing …")
+    bob.find("#text").send_keys("i", Keys.ENTER)
+    alice.wait_for_texts("Hi")
+    alice.wait_for_others("bob is here")
+    bob.follow("#back")
+    alice.wait_for_others("")
+    bob.enter()
+    alice.wait_for_others("bob is here")
+    site.restart()
+    for page, other in ((alice, "bob"), (bob, "alice")):
+        page.wait_for_status("Connected")
+        page.wait_for_others(f"{other} is here")
+
+
 def test_a_killed_server_loses_and_doubles_nothing(site: Site, pages: Pages) -> None:
     alice, bob = pages
     alice.write("before")

@@ -41,8 +41,8 @@ INSTALLED_APPS = [
     "django.contrib.sessions",
     "django.contrib.staticfiles",
 ]
-# The chat's database and keys are those of the project, so there is nothing to set.
-DIGI: dict[str, object] = {}
+# The chat's database and keys are those of the project.
+DIGI = {"PRESENCE": True}
 
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",

@@ -51,6 +51,7 @@ const rows = new Map();
 let announced = null;
 
 chat.addEventListener("change", schedule);
+chat.addEventListener("signal", others);
 chat.addEventListener("error", ({ detail }) => {
   if (detail.code === "outbox_full") complain("Too much waits to be sent already. What you wrote stays here.");
 });
@@ -64,6 +65,7 @@ function listen() {
     event.preventDefault();
     submit();
   });
+  $("text").addEventListener("input", () => editing || chat.type());
   $("text").addEventListener("keydown", (event) => {
     if (event.isComposing) return;
     if (event.key === "Enter" && !event.shiftKey) {
@@ -167,9 +169,21 @@ function status() {
   const { state, closeCode } = chat;
   $("chat").dataset.state = state;
   setText($("status"), STATES[state]);
+  others();
   if (state === "closed") complain(CLOSED[closeCode] ?? "The connection was closed.");
   else if (chat.outbox.length === 0 || !$("reload").hidden) $("notice").hidden = true;
   $("reload").hidden = state !== "closed";
+}
+
+/** Who else is here, or is writing just now. */
+function others() {
+  const say = (names, one, several) => {
+    if (names.length > 3) return `${names.length} ${several}`;
+    return `${new Intl.ListFormat("en").format(names)} ${names.length === 1 ? one : several}`;
+  };
+  const [writing, here] = [[...chat.typing.keys()], [...chat.present].sort()];
+  if (writing.length) setText($("others"), say(writing, "is writing …", "are writing …"));
+  else setText($("others"), here.length ? say(here, "is here", "are here") : "");
 }
 
 function complain(text) {
