@@ -224,8 +224,12 @@ class Person:
         deleted = message.get("type") == "delete" or message.get("deleted")
         return message["message_id"], None if deleted else message["message"]
 
-    def shows(self, stored: dict[int, tuple[str, str | None]]) -> bool:
-        return self.shown == {pos: look for pos, look in stored.items() if pos >= self.oldest}
+    def differs(self, stored: dict[int, tuple[str, str | None]]) -> dict[int, tuple[object, object]]:
+        """By place: what is shown and what is stored, where these aren't the same."""
+        wanted = {pos: look for pos, look in stored.items() if pos >= self.oldest}
+        places = sorted(self.shown.keys() | wanted.keys())
+        pairs = {pos: (self.shown.get(pos), wanted.get(pos)) for pos in places}
+        return {pos: pair for pos, pair in pairs.items() if pair[0] != pair[1]}
 
 
 class Crowd:
@@ -255,19 +259,20 @@ class Crowd:
         self.may_send = False
         await self.until("everybody is in", SETTLING, lambda: all(person.live for person in self.people))
         await self.until("everything is answered", SETTLING, lambda: not any(p.waiting for p in self.people))
-        stored = self.fleet.stored()
-        with suppress(AssertionError):
-            await self.until("the pages", SETTLING, lambda: all(p.shows(stored[p.room]) for p in self.people))
-        # What was edited without an answer may have come after the first look.
-        stored = self.fleet.stored()
-        for person in self.people:
-            wanted = {pos: look for pos, look in stored[person.room].items() if pos >= person.oldest}
-            assert person.shown == wanted, f"{person.user} shows something else than is stored"
+        # An edit has no answer, so it may be stored after everything else is: what is stored is read again each time.
+        deadline = asyncio.get_running_loop().time() + SETTLING
+        while wrong := self._wrong(await asyncio.to_thread(self.fleet.stored)):
+            assert asyncio.get_running_loop().time() < deadline, f"what they show is not what is stored: {wrong}"
+            await asyncio.sleep(0.1)
         client_ids = self.fleet.client_ids()
         assert len(client_ids) == len(set(client_ids)), "a message is stored twice"
         acknowledged = set().union(*(person.acknowledged for person in self.people))
         assert acknowledged <= set(client_ids), "an acknowledged message is not stored"
         assert self.acks == len(acknowledged)
+
+    def _wrong(self, stored: list[dict[int, tuple[str, str | None]]]) -> dict[str, object]:
+        wrong = {person.user: person.differs(stored[person.room]) for person in self.people}
+        return {user: differences for user, differences in wrong.items() if differences}
 
 
 @asynccontextmanager
