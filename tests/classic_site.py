@@ -47,8 +47,9 @@ class ClassicSite(Process):
         shutil.copytree(EXAMPLE, self.source, ignore=shutil.ignore_patterns("data", "__pycache__"))
 
     def manage(self, *arguments: str) -> str:
-        command = [sys.executable, self.source / "manage.py", *arguments]
-        done = subprocess.run(command, env=os.environ | self._environment, capture_output=True, text=True, check=False)
+        command: list[str | Path] = [sys.executable, self.source / "manage.py", *arguments]
+        environment = os.environ | self._environment
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 

@@ -16,8 +16,15 @@ from django.db import connections  # noqa: E402
 from django.test import override_settings  # noqa: E402
 
 import sql_server  # noqa: E402
-from digi.django.schema import TABLES  # noqa: E402
+from digi.django.schema import LOG_TABLE, TABLES  # noqa: E402
 from django_store import servers  # noqa: E402
+
+#: Digi's tables, and the project's with those first that lead to others.
+EVERY_TABLE = (
+    *TABLES,
+    LOG_TABLE,
+    *(f"project_{name}" for name in ("post", "membership", "circle", "letter", "pair")),
+)
 
 
 @pytest.fixture(scope="session")
@@ -62,7 +69,7 @@ def postgresql(postgresql_server: int) -> Iterator[str]:
     """The alias of an empty PostgreSQL database."""
     assert connections["postgresql"].settings_dict["PORT"] == postgresql_server
     with connections["postgresql"].cursor() as cursor:
-        cursor.execute(f"TRUNCATE {', '.join(TABLES)}")
+        cursor.execute(f"TRUNCATE {', '.join(EVERY_TABLE)}")
     yield "postgresql"
     connections["postgresql"].close()
 
@@ -82,8 +89,8 @@ def mariadb(mariadb_server: Path) -> Iterator[str]:
     """The alias of an empty MariaDB database."""
     assert mariadb_server.exists()
     with connections["mariadb"].cursor() as cursor:
-        for table in TABLES:
-            cursor.execute(f"TRUNCATE {table}")
+        for table in EVERY_TABLE:
+            cursor.execute(f"DELETE FROM {table}")
     yield "mariadb"
     connections["mariadb"].close()
 

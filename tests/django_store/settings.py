@@ -4,7 +4,14 @@ from contextlib import suppress
 from importlib import import_module
 
 SECRET_KEY = "tests only: a key of more than thirty-two bytes"
-INSTALLED_APPS = ["django.contrib.contenttypes", "django.contrib.auth", "django.contrib.sessions", "digi.django"]
+INSTALLED_APPS = [
+    "django.contrib.contenttypes",
+    "django.contrib.auth",
+    "django.contrib.sessions",
+    "digi.django",
+    "django_store.project",
+]
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 with suppress(ImportError):
     # The driver that needs no compiler; Django asks for the other one by name.
     import_module("pymysql").install_as_MySQLdb()

@@ -7,8 +7,10 @@ from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
+from digi.django.mapping import Mapped, look_up
 from digi.django.store import OrmStore
 from digi.testing import Subject, run_store_test, store_suite_tests
+from django_store.planned_ids import PlannedIds
 
 TOO_LONG = 2 << 20
 
@@ -24,6 +26,22 @@ def limit_sqlite(connection: BaseDatabaseWrapper, **_: object) -> None:
             cursor.execute(f"PRAGMA max_page_count = {(4 << 20) // 4096}")
 
 
+#: Models of the project's own.
+CIRCLES = {
+    "ROOM_MODEL": "project.Circle",
+    "MEMBERS": {"model": "project.Membership", "room": "circle", "user": "person", "role": "is_moderator"},
+    "MESSAGE_MODEL": "project.Post",
+    "FIELDS": {"sender": "author", "body": "text"},
+}
+
+#: Tests that know what ids messages have in Digi's own tables, or compare with a store that has those.
+ABOUT_IDS = {
+    "members::room_ids_are_chosen_or_given",
+    "messages::an_added_message_is_read_as_it_was_written",
+    "reference::it_answers_as_the_reference_does",
+}
+
+
 @pytest.fixture
 def limited(database: str) -> Iterator[str]:
     connection_created.connect(limit_sqlite)
@@ -31,20 +49,25 @@ def limited(database: str) -> Iterator[str]:
     if connection.vendor != "sqlite":
         with connection.cursor() as cursor:
             cursor.execute(f"ALTER TABLE digi_message ADD CONSTRAINT short CHECK (length(body) < {TOO_LONG})")
+            cursor.execute(f"ALTER TABLE project_post ADD CONSTRAINT brief CHECK (length(text) < {TOO_LONG})")
     yield database
     if connection.vendor != "sqlite":
         with connection.cursor() as cursor:
             cursor.execute("ALTER TABLE digi_message DROP CONSTRAINT short")
+            cursor.execute("ALTER TABLE project_post DROP CONSTRAINT brief")
     connection_created.disconnect(limit_sqlite)
 
 
+@pytest.mark.parametrize("mapped", [None, look_up(CIRCLES)], ids=["own", "project"])
 @pytest.mark.parametrize("name", store_suite_tests())
-def test_the_store_suite(name: str, limited: str) -> None:
+def test_the_store_suite(name: str, mapped: Mapped | None, limited: str) -> None:
+    kind = PlannedIds if mapped and name in ABOUT_IDS else OrmStore
+
     def factory() -> Subject:
         return Subject(
-            OrmStore(limited),
-            second=lambda: OrmStore(limited),
-            reopen=lambda: OrmStore(limited),
+            kind(limited, mapped),
+            second=lambda: kind(limited, mapped),
+            reopen=lambda: kind(limited, mapped),
             offender="x" * TOO_LONG,
             bounded=limited == "default",
             remembers_batches=True,

@@ -8,6 +8,7 @@
 | `STORE` | `"orm"` | where rooms are kept |
 | `DATABASE` | `"default"` | for `"orm"`: which of DATABASES |
 | `SQL_SERVER` | `{}` | for `"orm"` on SQL Server: parameters of the store's URL, such as `lanes` and `trust_ca` |
+| `ROOM_MODEL`, `MEMBERS`, `MESSAGE_MODEL`, `FIELDS` | | for `"orm"`: models of the project's own, see `mapping` |
 | `LAYER` | `"local:"` | the channel layer's URL |
 | `BRIDGE` | `None` | for workers that still run stock Channels: `True` for the layer in CHANNEL_LAYERS |
 | `PRESENCE` | `False` | tell the members of a room who comes and goes |
@@ -25,7 +26,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,7 +35,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from digi._digi import Engine
 from digi.django import bridge as to_stock
-from digi.django import mssql
+from digi.django import mapping, mssql
 
 _SQLITE = "django.db.backends.sqlite3"
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
@@ -48,6 +49,10 @@ class Config:
     store: str = field(default="orm", repr=False)
     database: str = "default"
     sql_server: Mapping[str, str | int | bool] = field(default_factory=dict)
+    room_model: str | None = None
+    members: Sequence[str] | Mapping[str, str] | None = None
+    message_model: str | None = None
+    fields: Mapping[str, str] = field(default_factory=dict)
     layer: str = "local:"
     #: As a dict it may have passwords and keys in it.
     bridge: to_stock.Given = field(default=None, repr=False)
@@ -67,7 +72,15 @@ def get() -> Config:
     for problem in problems():
         raise ImproperlyConfigured(problem)
     given = getattr(settings, "DIGI", {})
-    return Config(**{key.lower(): value for key, value in given.items()})
+    config = Config(**{key.lower(): value for key, value in given.items()})
+    if (found := mapped()) is not None and "DATABASE" not in given:
+        return replace(config, database=found.database)
+    return config
+
+
+def mapped() -> mapping.Mapped | None:
+    """The project's own models, where the setting names them."""
+    return mapping.look_up(getattr(settings, "DIGI", {}))
 
 
 def problems() -> Iterator[str]:
@@ -76,7 +89,7 @@ def problems() -> Iterator[str]:
     if not isinstance(given, dict):
         yield f"DIGI: a dict, not {_kind(given)}"
         return
-    found = list(_key_problems(given))
+    found = list(_key_problems(given)) or list(_mapping_problems(given))
     yield from found or _database_problems(given)
 
 
@@ -92,6 +105,20 @@ def _key_problems(given: Mapping[str, Any]) -> Iterator[str]:
         yield "DIGI['SEAL_WITH']: one of the ids in KEYS"
     elif isinstance(keys, dict) and len(keys) > 1 and seal_with is None:
         yield "DIGI['SEAL_WITH']: with several KEYS it has to say which of them seals"
+
+
+def _mapping_problems(given: Mapping[str, Any]) -> Iterator[str]:
+    try:
+        found = mapping.look_up(given)
+    except ImproperlyConfigured as problem:
+        yield str(problem)
+        return
+    if found is None:
+        return
+    if given.get("STORE", "orm") != "orm":
+        yield "DIGI['STORE']: models of the project's own (MESSAGE_MODEL) need \"orm\""
+    elif mssql.is_sql_server(given.get("DATABASE", found.database)):
+        yield "DIGI['MESSAGE_MODEL']: on SQL Server Digi has its own tables only, not the project's"
 
 
 def _database_problems(given: Mapping[str, Any]) -> Iterator[str]:
@@ -210,6 +237,8 @@ _TESTS: dict[str, Callable[[Any], str | None]] = {
     "STORE": _store,
     "DATABASE": _database,
     "SQL_SERVER": _sql_server,
+    # What they have to be depends on one another: `mapping` says it.
+    **dict.fromkeys(mapping.KEYS, lambda _: None),
     "LAYER": _is(str, "a URL"),
     "BRIDGE": to_stock.problem,
     "PRESENCE": _is(bool, "True or False"),

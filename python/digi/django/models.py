@@ -7,6 +7,8 @@ scripts. Times are milliseconds since 1970-01-01T00:00:00Z.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from django.db import models
 
 from digi.django.fields import ExactCharField, ExactTextField, integer, integer_or_null, millis, millis_or_null
@@ -123,3 +125,28 @@ class Batch(models.Model):
 
     def __str__(self) -> str:
         return f"{self.node}/{self.number}"
+
+
+class Log(models.Model):
+    """A change in a room whose messages are in a table of the project's own; adds are among them.
+
+    `pos` is the place of the message, the number of its add. Of an add the sender's key and name are kept.
+    """
+
+    pk = models.CompositePrimaryKey("room_id", "seq")
+    room_id = integer()
+    seq = integer()
+    kind = integer(choices=[(0, "Added"), *KINDS])
+    message_id = integer_or_null()
+    pos = integer_or_null()
+    user_key = ExactCharField(max_length=KEY_LENGTH, null=True)
+    sender_name = ExactTextField(null=True)
+    client_id = ExactCharField(max_length=CLIENT_ID_LENGTH, null=True)
+    at = millis()
+
+    class Meta:
+        db_table = "digi_log"
+        indexes: ClassVar = [models.Index(fields=["message_id"], name="digi_log_message")]
+
+    def __str__(self) -> str:
+        return f"{self.seq} in {self.room_id}"

@@ -4,6 +4,9 @@ What is done here is part of the caller's transaction. Engines that run hear of 
 within about a tenth of a second, elsewhere when they next compare (2 to 30 seconds). Whoever was removed can write
 nothing from the commit on. Where it has to be seen at once, ask the engine: `get_engine().remove_member(...)`.
 
+Over the project's own tables (`DIGI["ROOM_MODEL"]`) a room is made, and joined, where `MEMBERS` is a model of
+memberships, or by the project itself.
+
 On SQL Server it is this process's engine that writes, in a transaction of its own: when a function returns, its work is
 committed, and stays so if the caller's transaction is rolled back.
 """
@@ -46,7 +49,7 @@ def create_room(members: Iterable[Someone] = (), *, name: str = "", kind: str = 
     using = _using()
     if mssql.is_sql_server(using):
         return _engine().create_room(people, name=name, kind=kind, id=id).result()
-    return OrmStore(using).create_room(NewRoom(people, name=name, kind=kind, id=id), _now())
+    return OrmStore(using, conf.mapped()).create_room(NewRoom(people, name=name, kind=kind, id=id), _now())
 
 
 def add_member(room: int, user: Someone, role: Role = "member") -> Outcome:
@@ -84,6 +87,8 @@ def rooms_of(user: AbstractBaseUser | str) -> list[RoomEntry]:
     """The rooms in which a user is a member, the one with the latest change first. Two queries."""
     key = user if isinstance(user, str) else user_key(user)
     using = _using()
+    if conf.mapped() is not None:
+        raise ImproperlyConfigured("DIGI['ROOM_MODEL']: the rooms are the project's own, and so is their list")
     begin = OuterRef("id") * _PLACES
     newest = Message.objects.filter(id__gt=begin, id__lt=begin + _PLACES).order_by("-id").values("id")[:1]
     membership = Member.objects.filter(room_id=OuterRef("id"), user_key=key)
@@ -139,7 +144,7 @@ def _one(using: str, command: Command) -> Outcome:
     # A store of its own for every call: what it remembers may be rolled back with the caller's transaction. And an id
     # that nobody else has: this batch comes once.
     batch = Batch(BatchId(secrets.randbits(64), secrets.randbits(63)), [command], now=_now())
-    [outcome] = OrmStore(using).apply(batch).outcomes
+    [outcome] = OrmStore(using, conf.mapped()).apply(batch).outcomes
     if outcome.code == "no_such_room":
         raise NoSuchRoomError(f"there is no room {command.room}")
     if outcome.code is not None:

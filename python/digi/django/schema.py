@@ -17,6 +17,8 @@ from digi.django import conf, mssql
 from digi.errors import ConfigError
 
 TABLES = ("digi_room", "digi_head", "digi_member", "digi_message", "digi_change", "digi_batch")
+#: Beside messages in a table of the project's own.
+LOG_TABLE = "digi_log"
 
 
 class Tables(SeparateDatabaseAndState):

@@ -34,8 +34,10 @@ from digi._digi import (
     Planner,
 )
 from digi.django.failures import Lost, as_store_error, has_given_way, schema_error
+from digi.django.mapping import Mapped
 from digi.django.mssql import is_sql_server
-from digi.django.schema import TABLES
+from digi.django.project_tables import RECENT_OF_ALL, ProjectTables
+from digi.django.schema import LOG_TABLE, TABLES
 from digi.django.sqlite import beginning, marker, prepare, refuse_memory
 from digi.django.tables import LAST_POS, LAST_ROOM, HeadRow, MessageRow, Tables
 from digi.errors import (
@@ -72,9 +74,11 @@ class _RepeatedError(Exception):
 
 
 class OrmStore:
-    """A `digi.Store` in the database `using` of the settings' DATABASES."""
+    """A `digi.Store` in the database `using` of the settings' DATABASES, in Digi's own tables or over models of the
+    project's (`mapped`).
+    """
 
-    def __init__(self, using: str = "default") -> None:
+    def __init__(self, using: str = "default", mapped: Mapped | None = None) -> None:
         if is_sql_server(using):
             raise ConfigError(
                 f"the database {using!r} is SQL Server, where Digi's native store keeps the rooms: use "
@@ -83,9 +87,12 @@ class OrmStore:
                 number=160,
             )
         self.using = using
+        self._mapped = mapped
         self._planner = Planner()
         #: Whether an engine has it, and its calls come in threads of their own.
         self._is_an_engines = False
+        #: Of the project's own table, when it was looked at last.
+        self._newest_key = 0
 
     def __repr__(self) -> str:
         return f"OrmStore({self.using!r})"
@@ -96,6 +103,9 @@ class OrmStore:
     def _connection(self) -> BaseDatabaseWrapper:
         """The present thread's connection, ready for Digi."""
         return connections[self.using]
+
+    def _tables(self, connection: BaseDatabaseWrapper) -> Tables:
+        return Tables(connection) if self._mapped is None else ProjectTables(connection, self._mapped)
 
     def _write(self, work: Callable[[Tables], T]) -> T:
         """Runs `work` in a transaction, or in the one that the caller is in."""
@@ -141,7 +151,7 @@ class OrmStore:
         committing = False
         try:
             with beginning(connection, "IMMEDIATE"), transaction.atomic(using=self.using):
-                done = work(Tables(connection))
+                done = work(self._tables(connection))
                 committing = True
         except Error as error:
             if committing and is_outermost:
@@ -154,10 +164,56 @@ class OrmStore:
             if connection.vendor == "sqlite":
                 # One snapshot: there a transaction costs nothing.
                 with beginning(connection, None), transaction.atomic(using=self.using):
-                    return work(Tables(connection))
-            return work(Tables(connection))
+                    return work(self._tables(connection))
+            return work(self._tables(connection))
 
         return self._attempt(run)
+
+    # What others write into the project's own tables.
+
+    def _of_room(self, room: int, read: Callable[[Tables], T]) -> T:
+        """Reads; a room of the project's that Digi has not met yet gets its head first."""
+        try:
+            return self._read(read)
+        except NoSuchRoomError:
+            if self._mapped is None:
+                raise
+        self._write(lambda tables: tables.heads([room], lock=True))
+        return self._read(read)
+
+    def _number_recent(self, room: int) -> None:
+        """Before somebody enters a room."""
+        if self._read(lambda tables: isinstance(tables, ProjectTables) and tables.has_recent_without_number(room)):
+            self.number([room])
+
+    def _number_new(self, rooms: Sequence[int]) -> None:
+        """When rooms are looked after."""
+
+        def find(tables: Tables) -> list[int]:
+            if not isinstance(tables, ProjectTables):
+                return []
+            newest = tables.newest_key()
+            if newest == self._newest_key:
+                # Whoever began earlier may commit later.
+                above = newest - RECENT_OF_ALL
+            else:
+                above = min(self._newest_key or newest, newest) - RECENT_OF_ALL
+                self._newest_key = newest
+            return tables.rooms_to_number(rooms, above)
+
+        if found := self._read(find):
+            self.number(found)
+
+    def number(self, rooms: Sequence[int]) -> int:
+        """Gives messages that others have written into the project's own table their numbers: how many."""
+
+        def write(tables: Tables) -> int:
+            if not isinstance(tables, ProjectTables):
+                return 0
+            tables.heads(rooms, lock=True)
+            return tables.number(rooms)
+
+        return self._write(write)
 
     # The methods of `digi.Store`; they are documented there.
 
@@ -176,7 +232,8 @@ class OrmStore:
             present = set(connection.introspection.table_names())
         except Error as error:
             raise as_store_error(connection, error) from error
-        missing = [table for table in TABLES if table not in present]
+        wanted = TABLES if self._mapped is None else (*TABLES, LOG_TABLE)
+        missing = [table for table in wanted if table not in present]
         if missing:
             raise schema_error(f"the database {self.using!r} has no table {missing[0]}")
 
@@ -198,29 +255,34 @@ class OrmStore:
             tables.insert_batch(batch.id, batch.now, "")
         except IntegrityError as error:
             raise _RepeatedError from error
-        plan = self._plan(tables, batch)
+        plan = self._plan(tables, tables.planned(batch))
         tables.write(plan)
         tables.set_outcomes(batch.id, plan.record)
         if batch.id.number % FORGET_EVERY == 0:
             tables.forget_batches(batch.id.node, batch.id.number - KEPT_BATCHES)
             tables.forget_batches_before(batch.now - KEPT_MS)
-        return plan.applied
+        return tables.shown(plan.applied)
 
     def _plan(self, tables: Tables, batch: Batch) -> Plan:
         planner = self._planner
         gaps = planner.lock(tables.heads(planner.begin(batch), lock=True))
         adds, members = tables.gaps(gaps)
-        roles, messages = planner.note(adds, members)
+        # Who is in a room of the project's may have changed without a word to Digi.
+        doubtful = [] if self._mapped is None else [(command.room, command.user) for command in batch.commands]
+        roles, messages = planner.note(adds, [*members, *doubtful])
         return planner.decide(tables.roles(roles), tables.messages(messages))
 
     def _repeated(self, batch: Batch) -> Applied:
-        match self._read(lambda tables: tables.outcomes(batch.id)):
-            case [None]:
-                raise StoreRejectedError("the batch was made void")
-            case [str(record)]:
-                return Planner.replay(batch, record)
-            case _:
-                raise StoreUnavailableError("the batch's outcomes were removed while it came again")
+        def read(tables: Tables) -> Applied:
+            match tables.outcomes(batch.id):
+                case [None]:
+                    raise StoreRejectedError("the batch was made void")
+                case [str(record)]:
+                    return tables.shown(Planner.replay(tables.planned(batch, number=False), record))
+                case _:
+                    raise StoreUnavailableError("the batch's outcomes were removed while it came again")
+
+        return self._read(read)
 
     def void(self, batch_id: BatchId) -> None:
         """Claims the id, so that no transaction under it can be committed."""
@@ -246,11 +308,12 @@ class OrmStore:
             found = [role for _, key, role in roles if key == user]
             return MemberAnswer(head, _role_name(found[0]) if found else None)
 
-        return self._read(read)
+        self._number_recent(room)
+        return self._of_room(room, read)
 
     def changes(self, room: int, after: int, limit: int) -> Changes:
         """The head first, then the rows, then the floor again where a purge may have come between."""
-        return self._read(lambda tables: self._changes(tables, room, after, limit))
+        return self._of_room(room, lambda tables: self._changes(tables, room, after, limit))
 
     def _changes(self, tables: Tables, room: int, after: int, limit: int) -> Changes:
         stored = _one(tables, room)
@@ -267,7 +330,7 @@ class OrmStore:
             found = tables.messages_between(room, after, through)
             # Those that were added before; what was purged since has nothing to tell.
             found += tables.messages(sorted(changed.keys() - {row[0] for row in found}))
-            rows += [ChangeRow.changed(changed.get(row[0], row[0] & LAST_POS), _message(row)) for row in found]
+            rows += [ChangeRow.changed(changed.get(row[0], row[0] & LAST_POS), _message(tables, row)) for row in found]
             rows.sort(key=lambda row: row.seq)
             if self._connection.vendor != "sqlite":
                 floor = _one(tables, room)[3]
@@ -279,12 +342,13 @@ class OrmStore:
         def read(tables: Tables) -> History:
             head = _head(_one(tables, room))
             rows = tables.newest(room, LAST_POS + 1 if before is None else before, limit)
-            return History(head, [_message(row) for row in rows])
+            return History(head, [_message(tables, row) for row in rows])
 
-        return self._read(read)
+        return self._of_room(room, read)
 
     def heads(self, rooms: Sequence[int]) -> list[tuple[int, int, int]]:
         """A few statements, however many rooms."""
+        self._number_new(rooms)
         found = self._read(lambda tables: tables.heads(rooms))
         return [(room, epoch, last_seq) for room, epoch, last_seq, _, _ in found]
 
@@ -365,10 +429,10 @@ def _role_name(role: int) -> Any:
     return ROLE_NAMES.get(role, "member")
 
 
-def _message(row: MessageRow) -> Message:
+def _message(tables: Tables, row: MessageRow) -> Message:
     number, sender, sender_name, client_id, created_at, edited_at, deleted_at, body = row
     return Message(
-        id=number,
+        id=tables.message_id(number),
         room=number >> 32,
         pos=number & LAST_POS,
         sender=sender,

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from digi._digi import BatchId, Plan
+from digi._digi import Applied, Batch, BatchId, Plan
 
 #: room, epoch, last_seq, floor, last_at
 HeadRow: TypeAlias = tuple[int, int, int, int, int]
@@ -134,6 +134,20 @@ class Tables:
             where = f"({' OR '.join([f'({condition})'] * len(chunk))}){rest}"
             rows += self._rows(self._select(columns, table, where), [value for term in chunk for value in term])
         return rows
+
+    # Ids.
+
+    def message_id(self, planned: int) -> int:
+        """The id under which the world knows the message that the planner knows under `planned`."""
+        return planned
+
+    def planned(self, batch: Batch, number: bool = True) -> Batch:  # noqa: ARG002
+        """The batch with the ids that the planner knows; `number`: whether what has none yet may get one."""
+        return batch
+
+    def shown(self, applied: Applied) -> Applied:
+        """The outcomes with the ids that the world knows."""
+        return applied
 
     # Batches.
 

@@ -20,6 +20,8 @@ from digi.django.store import OrmStore
 PASSWORD = "digi-demo"
 USERS = ("alice", "bob")
 KIND = "demo"
+#: How many rooms are numbered in one transaction.
+ROOMS_AT_ONCE = 50
 #: Who is in which room; the first one moderates it.
 ROOMS = {"Alice and Bob": ("alice", "bob"), "Team": ("bob", "alice"), "Alice's notes": ("alice",)}
 
@@ -27,27 +29,30 @@ ROOMS = {"Alice and Bob": ("alice", "bob"), "Team": ("bob", "alice"), "Alice's n
 class Command(BaseCommand):
     """What an operator does with Digi."""
 
-    help = "Digi: a demo, and what to do after a restore"
+    help = "Digi: a demo, and what to do with old messages and after a restore"
 
     def add_arguments(self, parser: CommandParser) -> None:
         """One subcommand each."""
         commands = parser.add_subparsers(dest="subcommand", required=True, metavar="subcommand")
         demo = commands.add_parser("demo", help=f"make users {' and '.join(USERS)} and some rooms, if they are missing")
         demo.add_argument("--force", action="store_true", help="also when DEBUG is off: the password is well known")
+        commands.add_parser("adopt", help="number all messages of the project's own table that have no number yet")
         commands.add_parser("restored", help="to be run once after a backup was restored: raises every room's epoch")
 
     def handle(self, *_: Any, subcommand: str, **options: Any) -> None:
         """Run the subcommand."""
         if subcommand == "demo":
             self._demo(force=options["force"])
+        elif subcommand == "adopt":
+            self._adopt()
         else:
             self._restored()
 
     def _demo(self, force: bool) -> None:
         if not (settings.DEBUG or force):
             raise CommandError("DEBUG is off, and the demo's password is well known: say --force if you mean it")
-        if conf.get().store != "orm":
-            raise CommandError("the demo's rooms are made in the project's database: it needs DIGI['STORE'] = \"orm\"")
+        if conf.get().store != "orm" or conf.mapped() is not None:
+            raise CommandError("the demo's rooms are made in Digi's own tables in the project's database")
         with transaction.atomic():
             users = {name: self._user(name) for name in USERS}
             made = {room.name: room.pk for room in Room.objects.using(conf.get().database).filter(kind=KIND)}
@@ -65,10 +70,21 @@ class Command(BaseCommand):
         found = model._default_manager.filter(**{model.USERNAME_FIELD: name}).first()
         return found or model._default_manager.create_user(**{model.USERNAME_FIELD: name, "password": PASSWORD})
 
+    def _adopt(self) -> None:
+        config, mapped = conf.get(), conf.mapped()
+        if mapped is None:
+            raise CommandError("DIGI['MESSAGE_MODEL'] is not set: Digi's own table has nothing to adopt")
+        store, count, last = OrmStore(config.database, mapped), 0, 0
+        rooms = mapped.room_model._base_manager.using(config.database).order_by("pk").values_list("pk", flat=True)
+        while some := list(rooms.filter(pk__gt=last)[:ROOMS_AT_ONCE]):
+            count += store.number(some)
+            last = some[-1]
+        self.stdout.write(f"{count} messages have got their numbers.")
+
     def _restored(self) -> None:
         config = conf.get()
         if config.store == "orm" and not is_sql_server(config.database):
-            OrmStore(config.database).raise_all(time.time_ns() // 1_000_000)
+            OrmStore(config.database, conf.mapped()).raise_all(time.time_ns() // 1_000_000)
         else:
             with make_engine() as engine:
                 engine.restored().result()
