@@ -23,13 +23,15 @@ PASSWORD = "classic-demo"
 SERVERS = {
     "daphne": (["daphne", "--port", "{port}", "website.asgi:application"], "Listening on TCP address"),
     "uvicorn": (["uvicorn", "--port", "{port}", "website.asgi:application"], "Uvicorn running on"),
+    "hypercorn": (["hypercorn", "--bind", "127.0.0.1:{port}", "website.asgi:application"], "Running on"),
+    "granian": (["granian", "--interface", "asgi", "--port", "{port}", "website.asgi:application"], "Started worker-1"),
 }
 
 
 class ClassicSite(Process):
     """A copy of the example under an ASGI server."""
 
-    def __init__(self, directory: Path, redis: str, server: str = "daphne") -> None:
+    def __init__(self, directory: Path, redis: str, server: str = "daphne", step: str | None = None) -> None:
         (program, *arguments), ready = SERVERS[server]
         port = free_port()
         self.source = directory / "classic-chat"
@@ -45,6 +47,14 @@ class ClassicSite(Process):
         super().__init__(command, ready, directory / "data", environment)
         self.port = port
         shutil.copytree(EXAMPLE, self.source, ignore=shutil.ignore_patterns("data", "__pycache__"))
+        if step is not None:
+            self.take(step)
+
+    def take(self, step: str) -> None:
+        """Changes the project as the example's folder `steps` says."""
+        apply: list[str | Path] = ["git", "apply", "-p1", EXAMPLE / "steps" / f"{step}.patch"]
+        done = subprocess.run(apply, cwd=self.source, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
 
     def manage(self, *arguments: str) -> str:
         command: list[str | Path] = [sys.executable, self.source / "manage.py", *arguments]

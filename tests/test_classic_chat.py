@@ -1,25 +1,35 @@
 """The classic chat in two real browsers: its pages, links, tables and scripts stay as they are at every step."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from browser_page import Open
-from classic_site import ClassicPage, ClassicSite
+from classic_site import SERVERS, ClassicPage, ClassicSite
 from redis_servers import redis_servers
 
 Pages = tuple[ClassicPage, ClassicPage]
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Iterator[ClassicSite]:
-    with redis_servers(tmp_path, 1) as (redis,):
-        site = ClassicSite(tmp_path, redis.url)
-        site.manage("migrate")
-        site.manage("demo")
-        with site.running():
-            yield site
+def redis(tmp_path: Path) -> Iterator[str]:
+    with redis_servers(tmp_path, 1) as (server,):
+        yield server.url
+
+
+@contextmanager
+def prepared(directory: Path, redis: str, server: str = "daphne") -> Iterator[ClassicSite]:
+    """The stock project, with Alice and Bob in its database."""
+    site = ClassicSite(directory, redis, server)
+    site.manage("migrate")
+    site.manage("demo")
+    try:
+        yield site
+    finally:
+        site.close()
+        print(site.output)
 
 
 def chat(alice: ClassicPage, bob: ClassicPage) -> None:
@@ -43,10 +53,33 @@ def chat(alice: ClassicPage, bob: ClassicPage) -> None:
         page.wait_for_texts("Hello, Bob", "Lunch at twelve?")
 
 
-def test_stock(site: ClassicSite, open_browser: Open) -> None:
+def enter(site: ClassicSite, open_browser: Open) -> Pages:
     alice, bob = (ClassicPage(open_browser(), site, user) for user in ("alice", "bob"))
     for page in (alice, bob):
         page.enter()
         assert page.browser.current_url.split("/")[-2].startswith("Z0FBQUFB")
-    chat(alice, bob)
-    assert (alice.complaints(), bob.complaints()) == ([], [])
+    return alice, bob
+
+
+def test_stock(tmp_path: Path, redis: str, open_browser: Open) -> None:
+    with prepared(tmp_path, redis) as site:
+        site.start()
+        alice, bob = enter(site, open_browser)
+        chat(alice, bob)
+        assert (alice.complaints(), bob.complaints()) == ([], [])
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_digis_consumer(server: str, tmp_path: Path, redis: str, open_browser: Open) -> None:
+    with prepared(tmp_path, redis, server) as site:
+        link = site.manage("shell", "-v0", "-c", "from chat.tokens import encrypt_id; print(encrypt_id(1))").strip()
+        site.take("2-consumer")
+        site.manage("migrate")
+        site.manage("check", "--fail-level", "WARNING")
+        site.start()
+        alice, bob = enter(site, open_browser)
+        # A link from before leads into the same room.
+        bob.browser.get(f"{site.url}chat/{link}/")
+        bob.wait_until_connected()
+        chat(alice, bob)
+        assert (alice.complaints(), bob.complaints()) == ([], [])

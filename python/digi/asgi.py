@@ -31,6 +31,9 @@ Receive: TypeAlias = Callable[[], Awaitable[Event]]
 Send: TypeAlias = Callable[[Event], Awaitable[None]]
 Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 Authenticate: TypeAlias = Callable[[Scope], Awaitable[Identity]]
+#: Given the headers `Origin` and `Host`.
+Allow: TypeAlias = Callable[["str | None", "str | None"], bool]
+Translate: TypeAlias = Callable[[str], Awaitable["str | None"]]
 
 logger = logging.getLogger(__name__)
 
@@ -111,15 +114,43 @@ class Chat:
                 return
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if (await receive())["type"] != "websocket.connect":
+        token = scope["path"][len(self._route) :].removesuffix("/")
+        await Socket(scope, receive, send, self._origins.allow).serve(lambda: self.engine, self._authenticate, token)
+
+
+class Socket:
+    """A WebSocket from its handshake on. `allow` says whether a page may connect, given its origin and the host."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, allow: Allow) -> None:
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._allow = allow
+
+    async def serve(
+        self,
+        engine: Callable[[], Engine],
+        authenticate: Authenticate,
+        token: str,
+        *,
+        inbound: Translate | None = None,
+        outbound: Translate | None = None,
+    ) -> None:
+        """Goes on until the client or the session is gone.
+
+        `inbound` is given each text of the client's, `outbound` each frame; they answer what goes on in its place, or
+        None for nothing.
+        """
+        scope, send = self._scope, self._send
+        if (await self._receive())["type"] != "websocket.connect":
             return
         headers = _headers(scope)
         origin = headers.get("origin")
-        if not self._origins.allow(origin, headers.get("host")):
+        if not self._allow(origin, headers.get("host")):
             # Before it was accepted, so that the server answers 403.
             await send({"type": "websocket.close"})
             return
-        user = await self._user(scope)
+        user = await _user(authenticate, scope)
         # Accepted whatever comes next: a browser is shown a close code, but not the status of a refused handshake.
         offered = scope.get("subprotocols") or ()
         await send({"type": "websocket.accept", "subprotocol": SUBPROTOCOL if SUBPROTOCOL in offered else None})
@@ -129,11 +160,11 @@ class Chat:
         after = parse_qs(scope.get("query_string", b"").decode("latin-1")).get("after")
         client = scope.get("client")
         try:
-            engine = self.engine
-            if not engine.is_open:
-                await engine.open()
-            session = await engine.connect(
-                scope["path"][len(self._route) :].removesuffix("/"),
+            opened = engine()
+            if not opened.is_open:
+                await opened.open()
+            session = await opened.connect(
+                token,
                 user.key,
                 user.name,
                 after=after[0] if after else None,
@@ -148,28 +179,31 @@ class Chat:
             logger.exception("the engine could not take a connection")
             code = _UNAVAILABLE
         else:
-            await _Connection(session, receive, send).serve()
+            await _Connection(session, self._receive, send, inbound, outbound).serve()
             return
         await send({"type": "websocket.close", "code": code[0], "reason": code[1]})
 
-    async def _user(self, scope: Scope) -> _User | tuple[int, str]:
-        """Who it is, or the close code and its reason."""
-        try:
-            answer = await asyncio.wait_for(self._authenticate(scope), AUTH_TIMEOUT)
-        except asyncio.TimeoutError:
-            logger.warning("authenticate gave no answer within %s s", AUTH_TIMEOUT)
-            return _UNAVAILABLE
-        except Exception:
-            logger.exception("authenticate failed")
-            return _UNAVAILABLE
-        if answer is None:
-            return _UNAUTHENTICATED
-        if isinstance(answer, str):
-            return _User(answer, answer)
-        if isinstance(answer, tuple) and len(answer) == 2 and all(isinstance(part, str) for part in answer):
-            return _User(*answer)
-        logger.error("authenticate answers None, a key, or (key, name), all str; not %s", type(answer).__name__)
+
+async def _user(authenticate: Authenticate, scope: Scope) -> _User | tuple[int, str]:
+    """Who it is, or the close code and its reason."""
+    try:
+        answer = await asyncio.wait_for(authenticate(scope), AUTH_TIMEOUT)
+    except asyncio.TimeoutError:
+        logger.warning("authenticate gave no answer within %s s", AUTH_TIMEOUT)
         return _UNAVAILABLE
+    except ConnectionRefusedByDigi as refusal:
+        return refusal.number, refusal.code
+    except Exception:
+        logger.exception("authenticate failed")
+        return _UNAVAILABLE
+    if answer is None:
+        return _UNAUTHENTICATED
+    if isinstance(answer, str):
+        return _User(answer, answer)
+    if isinstance(answer, tuple) and len(answer) == 2 and all(isinstance(part, str) for part in answer):
+        return _User(*answer)
+    logger.error("authenticate answers None, a key, or (key, name), all str; not %s", type(answer).__name__)
+    return _UNAVAILABLE
 
 
 class _User:
@@ -183,8 +217,12 @@ class _User:
 class _Connection:
     """A session and the two ways of its frames."""
 
-    def __init__(self, session: Session, receive: Receive, send: Send) -> None:
+    def __init__(
+        self, session: Session, receive: Receive, send: Send, inbound: Translate | None, outbound: Translate | None
+    ) -> None:
         self.session = session
+        self._inbound = inbound
+        self._outbound = outbound
         self._receive = receive
         self._send = send
         self._loop = asyncio.get_running_loop()
@@ -221,8 +259,10 @@ class _Connection:
             text = event.get("text")
             if text is None:
                 self.session.receive_binary()
-            else:
-                await self.session.receive(text)
+                continue
+            if self._inbound is not None and (text := await self._inbound(text)) is None:
+                continue
+            await self.session.receive(text)
 
     async def _write(self) -> None:
         session, send = self.session, self._send
@@ -230,7 +270,9 @@ class _Connection:
             async for frames in session:
                 self._sent += 1
                 for frame in frames:
-                    await send({"type": "websocket.send", "text": frame})
+                    shown = frame if self._outbound is None else await self._outbound(frame)
+                    if shown is not None:
+                        await send({"type": "websocket.send", "text": shown})
                 self._sent += 1
             self._sent += 1
             await send({"type": "websocket.close", "code": session.close_code, "reason": session.close_reason})

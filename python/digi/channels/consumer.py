@@ -1,0 +1,136 @@
+"""The consumer that takes the place of a project's own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import update_wrapper
+from typing import Any
+
+from digi._digi import Engine
+from digi.asgi import Application, Receive, Scope, Send, Socket
+from digi.django import origins
+from digi.django.asgi import session_user
+from digi.django.engine import get_engine
+from digi.errors import ConnectionRefusedByDigi, InputError
+from digi.types import Identity
+
+Frame = dict[str, Any]
+
+
+class Refused(Exception):
+    """Raised by `before_store`: the change is not made, and the text is shown to who asked for it."""
+
+
+class ChatConsumer:
+    """One WebSocket of the chat, inside `URLRouter`, `AuthMiddlewareStack` and whatever else a project has there.
+
+    What frames there are is told in docs/protocol.md. The methods below may be overridden, each by itself; `self.scope`
+    is the connection's ASGI scope. Members alone get in, whatever they answer.
+    """
+
+    #: The name under which the route has the room's token; without one, the route has to have one argument.
+    token_argument: str | None = None
+
+    scope: Scope
+
+    @classmethod
+    def as_asgi(cls, **attributes: Any) -> Application:
+        """The application to be routed to; `attributes` set what the class has under these names."""
+        for name in attributes:
+            if not hasattr(cls, name):
+                raise TypeError(f"{cls.__name__} has no attribute {name!r}")
+
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            consumer = cls()
+            for name, value in attributes.items():
+                setattr(consumer, name, value)
+            await consumer._serve(scope, receive, send)
+
+        return update_wrapper(application, cls, updated=())
+
+    async def get_user(self) -> Identity:
+        """Who it is: the key and the name of the user in `scope["user"]`, or else in Django's session; None: nobody."""
+        user = self.scope.get("user")
+        if user is None:
+            return await session_user(self.scope)
+        return (str(user.pk), user.get_username()) if user.is_authenticated else None
+
+    async def get_room(self) -> str:
+        """The token of the room: what the route has of it."""
+        arguments = self.scope.get("url_route", {}).get("kwargs", {})
+        if self.token_argument is not None:
+            return str(arguments[self.token_argument])
+        if len(arguments) != 1:
+            raise LookupError(f"the route has the arguments {sorted(arguments)}: name one of them in token_argument")
+        return str(next(iter(arguments.values())))
+
+    async def may_enter(self, user: str, room: int) -> bool:
+        """Whether the user with this key, if a member, may enter the room with this id."""
+        raise NotImplementedError
+
+    async def before_store(self, frame: Frame) -> Frame:
+        """What the page asks for (`add`, `edit` or `delete`), as it is or changed. Raises `Refused`."""
+        raise NotImplementedError
+
+    async def before_send(self, frame: Frame) -> Frame | None:
+        """A frame for the page, as it is or changed; None: nothing."""
+        raise NotImplementedError
+
+    def get_engine(self) -> Engine:
+        """The engine of this process."""
+        return get_engine()
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.scope = scope
+        if scope["type"] != "websocket":
+            raise ValueError(f"{type(self).__name__} serves WebSockets, not {scope['type']}: see ProtocolTypeRouter")
+        self._receive, self._send = receive, send
+        socket = Socket(scope, receive, send, origins.allow)
+        inbound = self._inbound if self._overrides("before_store") else None
+        outbound = self._outbound if self._overrides("before_send") else None
+        token = await self.get_room()
+        await socket.serve(self.get_engine, self._authenticate(token), token, inbound=inbound, outbound=outbound)
+
+    @classmethod
+    def _overrides(cls, name: str) -> bool:
+        return getattr(cls, name) is not getattr(ChatConsumer, name)
+
+    def _authenticate(self, token: str) -> Callable[[Scope], Any]:
+        async def authenticate(_: Scope) -> Identity:
+            user = await self.get_user()
+            if user is None or not self._overrides("may_enter"):
+                return user
+            try:
+                room = self.get_engine().cipher.open("room", token)
+            except InputError:
+                return user  # The engine refuses it.
+            if not await self.may_enter(user if isinstance(user, str) else user[0], room):
+                raise ConnectionRefusedByDigi("may_enter", code="not_a_member", number=4501)
+            return user
+
+        return authenticate
+
+    async def _inbound(self, text: str) -> str | None:
+        try:
+            frame = json.loads(text)
+        except ValueError:
+            return text  # What is wrong with it, the engine says.
+        if not isinstance(frame, dict) or frame.get("type", frame.get("action", "add")) not in (
+            "add",
+            "edit",
+            "delete",
+        ):
+            return text
+        try:
+            return json.dumps(await self.before_store(frame))
+        except Refused as refused:
+            error = {"type": "error", "code": "refused", "detail": str(refused)}
+            if isinstance(frame.get("client_id"), str):
+                error["client_id"] = frame["client_id"]
+            await self._send({"type": "websocket.send", "text": json.dumps(error)})
+            return None
+
+    async def _outbound(self, text: str) -> str | None:
+        frame = await self.before_send(json.loads(text))
+        return None if frame is None else json.dumps(frame)
