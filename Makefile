@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 CARGO_DENY := 0.20.2
 DEBIAN := chromium chromium-driver fonts-dejavu-core fonts-noto-color-emoji libgssapi-krb5-2 libodbc2 mariadb-server \
-	postgresql redis-server
+	nginx-light postgresql redis-server
 DENY := $(abspath $(or $(CARGO_TARGET_DIR),target))/tools/cargo-deny-$(CARGO_DENY)
 SECONDS ?= 5
 SEEDS ?= 1000

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.alert import Alert
 from selenium.webdriver.common.by import By
@@ -50,6 +51,10 @@ class ClassicSite(Process):
         if step is not None:
             self.take(step)
 
+    @property
+    def environment(self) -> dict[str, str]:
+        return self._environment
+
     def take(self, step: str) -> None:
         """Changes the project as the example's folder `steps` says."""
         apply: list[str | Path] = ["git", "apply", "-p1", EXAMPLE / "steps" / f"{step}.patch"]
@@ -64,12 +69,49 @@ class ClassicSite(Process):
         return done.stdout
 
 
+class DigiServer(Process):
+    """`manage.py digi serve` of a site that has taken the step."""
+
+    def __init__(self, site: ClassicSite, *arguments: str) -> None:
+        port = free_port()
+        command: list[str | Path] = [sys.executable, site.source / "manage.py", "digi", "serve"]
+        command += ["--bind", f"127.0.0.1:{port}", *arguments]
+        super().__init__(command, "Digi listens on", site.data, site.environment)
+        self.port = port
+
+
+class Nginx(Process):
+    """A real nginx with the example's configuration, but for the ports."""
+
+    def __init__(self, directory: Path, pages: int, sockets: int) -> None:
+        binary = shutil.which("nginx") or "/usr/sbin/nginx"
+        if not Path(binary).exists():
+            pytest.skip("no nginx here: apt-get install nginx-light")
+        port = free_port()
+        server = (EXAMPLE / "steps" / "nginx.conf").read_text()
+        for there, here in ((":8080", f":{port}"), (":8000", f":{pages}"), (":9001", f":{sockets}")):
+            assert there in server
+            server = server.replace(there, here)
+        folder = directory / "nginx"
+        folder.mkdir()
+        temporary = "".join(
+            f"{kind}_temp_path {folder}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        )
+        user = "user root;" if os.geteuid() == 0 else ""
+        (folder / "nginx.conf").write_text(
+            f"{user} worker_processes 1; pid {folder}/pid; error_log stderr notice;"
+            f"events {{ }} http {{ access_log off; {temporary} {server} }}"
+        )
+        command: list[str | Path] = [binary, "-p", folder, "-c", folder / "nginx.conf", "-g", "daemon off;"]
+        super().__init__(command, "start worker process ", folder, {})
+        self.port = port
+
+
 class ClassicPage(Page):
     """A page of the site, and somebody in front of it."""
 
-    def __init__(self, browser: Chrome, site: ClassicSite, user: str) -> None:
+    def __init__(self, browser: Chrome, site: Process, user: str) -> None:
         super().__init__(browser)
-        self.site = site
         self.browser.get(site.url + "login/")
         self.find("#id_username").send_keys(user)
         self.find("#id_password").send_keys(PASSWORD, Keys.ENTER)
@@ -100,6 +142,9 @@ class ClassicPage(Page):
         prompt = WebDriverWait(self.browser, TIMEOUT).until(lambda browser: Alert(browser))
         prompt.send_keys(changed)
         prompt.accept()
+
+    def wait_until_closed(self) -> None:
+        self.wait("closed", lambda: self.find("#chat-state").text.startswith("closed"))
 
     def reload(self) -> None:
         self.browser.refresh()

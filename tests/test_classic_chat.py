@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from browser_page import Open
-from classic_site import SERVERS, ClassicPage, ClassicSite
+from classic_site import SERVERS, ClassicPage, ClassicSite, DigiServer, Nginx
+from conftest import Process
 from redis_servers import redis_servers
 
 Pages = tuple[ClassicPage, ClassicPage]
@@ -53,7 +54,7 @@ def chat(alice: ClassicPage, bob: ClassicPage) -> None:
         page.wait_for_texts("Hello, Bob", "Lunch at twelve?")
 
 
-def enter(site: ClassicSite, open_browser: Open) -> Pages:
+def enter(site: Process, open_browser: Open) -> Pages:
     alice, bob = (ClassicPage(open_browser(), site, user) for user in ("alice", "bob"))
     for page in (alice, bob):
         page.enter()
@@ -83,3 +84,56 @@ def test_digis_consumer(server: str, tmp_path: Path, redis: str, open_browser: O
         bob.wait_until_connected()
         chat(alice, bob)
         assert (alice.complaints(), bob.complaints()) == ([], [])
+
+
+def test_digis_server(tmp_path: Path, redis: str, open_browser: Open) -> None:
+    with prepared(tmp_path, redis, "uvicorn") as site:
+        site.take("3-server")
+        site.manage("migrate")
+        server = DigiServer(site)
+        nginx = Nginx(tmp_path, site.port, server.port)
+        with server.running(), nginx.running():
+            site.start()
+            alice, bob = enter(nginx, open_browser)
+            chat(alice, bob)
+            # A new version of the pages comes, and the chat goes on.
+            site.kill()
+            alice.write("Nobody noticed")
+            bob.wait_for_texts("Hello, Bob", "Lunch at twelve?", "Nobody noticed")
+            site.start()
+            # Whoever logs out, in another tab, is out at once, and nobody else is.
+            tab = alice.browser.current_window_handle
+            alice.browser.switch_to.new_window("tab")
+            alice.browser.get(nginx.url)
+            alice.find("#logout button").click()
+            alice.browser.switch_to.window(tab)
+            alice.wait_until_closed()
+            assert bob.find("#chat-state").text == "connected"
+            # So is who is no longer active.
+            site.manage("shell", "-v0", "-c", DEACTIVATE)
+            bob.wait_until_closed()
+            assert (alice.complaints(), bob.complaints()) == ([], [])
+
+
+#: By a process that ends at once: it waits until the others have been told.
+DEACTIVATE = """
+from django.contrib.auth.models import User
+from digi.django.engine import get_engine
+user = User.objects.get(username="bob")
+user.is_active = False
+user.save()
+get_engine().close().result()
+"""
+
+
+def test_several_workers_share_a_port(tmp_path: Path, redis: str, open_browser: Open) -> None:
+    with prepared(tmp_path, redis, "uvicorn") as site:
+        site.take("3-server")
+        site.manage("migrate")
+        server = DigiServer(site, "--workers", "2")
+        nginx = Nginx(tmp_path, site.port, server.port)
+        with server.running(), nginx.running():
+            site.start()
+            chat(*enter(nginx, open_browser))
+            assert server.stop() == 0
+            assert server.output.count("Digi has ended.") == 2

@@ -25,7 +25,15 @@ fn open() -> Consumer {
     let token = keys.seal(Kind::Room, ROOM.get());
     let unlimited = ConsumerLimits { frames: Rate { per_second: 0, burst: 0 }, ..ConsumerLimits::default() };
     let rules = Rules { limits: unlimited, ..Rules::new(Encoder::new(keys)) };
-    let scope = Scope { token, user: "17".into(), user_name: "Ana".into(), after: None, origin: None, remote: None };
+    let scope = Scope {
+        token,
+        user: "17".into(),
+        user_name: "Ana".into(),
+        after: None,
+        origin: None,
+        remote: None,
+        login: None,
+    };
     let mut consumer = Consumer::new(Arc::new(rules), scope);
     consumer.handle_connect();
     let head = Head { epoch: Epoch(1), last_seq: Seq(0) };

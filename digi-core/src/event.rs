@@ -1,6 +1,7 @@
 //! What a room is told: numbered changes that were committed, and signals that are never stored.
 
 use std::fmt;
+use std::sync::Arc;
 
 use crate::frame::{Encoder, Frame};
 use crate::id::{ClientId, Cursor, MessageId, RoomId, Seq, UserKey};
@@ -109,10 +110,12 @@ pub enum Signal {
         /// Whether other nodes are to answer with theirs.
         asks: bool,
     },
-    /// Close every session of a user.
+    /// Close sessions of a user.
     Kick {
         /// The user.
         user: UserKey,
+        /// Those by this log-in; none: all.
+        login: Option<Arc<str>>,
     },
     /// Changes were committed whose events could not be published: compare with the store.
     Missed {
@@ -227,7 +230,7 @@ mod tests {
         let frame = Frame::from_text("{}".into());
         let typing = Signal::Room { room: RoomId(2), from: "7".into(), frame };
         assert_eq!(Envelope::Signal(typing).group().to_string(), "chat_2");
-        assert_eq!(Envelope::Signal(Signal::Kick { user: "7".into() }).group().to_string(), "digi_nodes");
+        assert_eq!(Envelope::Signal(Signal::Kick { user: "7".into(), login: None }).group().to_string(), "digi_nodes");
         let missed = |room| Envelope::Signal(Signal::Missed { room }).group();
         assert_eq!((missed(Some(RoomId(3))), missed(None)), (Group::Room(RoomId(3)), Group::Nodes));
     }

@@ -15,7 +15,7 @@
 //!
 //! // A connection, from whatever transport: the token comes out of its URL, the user from its login.
 //! let token = engine.keys().seal(Kind::Room, room.get());
-//! let scope = Scope { token, user: "7".into(), user_name: "alice".into(), after: None, origin: None, remote: None };
+//! let scope = Scope { token, user: "7".into(), user_name: "alice".into(), after: None, origin: None, remote: None, login: None };
 //! let session = engine.connect(scope).await.map_err(|code| code.to_string())?;
 //! session.receive(r#"{"type": "add", "message": "hello"}"#).await?;
 //! assert!(session.next().await.map_err(|code| code.to_string())?.as_str().contains("resumed"));

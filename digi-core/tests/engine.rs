@@ -49,6 +49,7 @@ impl Client {
             after: after.map(str::to_owned),
             origin: None,
             remote: None,
+            login: None,
         };
         Ok(Self { session: engine.connect(scope).await? })
     }

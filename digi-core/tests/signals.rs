@@ -36,6 +36,10 @@ struct Client(Session);
 impl Client {
     /// As a page of the classic app comes.
     async fn classic(engine: &Engine, user: &str) -> Self {
+        Self::by_login(engine, user, None).await
+    }
+
+    async fn by_login(engine: &Engine, user: &str, login: Option<&str>) -> Self {
         let scope = Scope {
             token: engine.keys().seal(Kind::Room, ROOM.get()),
             user: user.into(),
@@ -43,6 +47,7 @@ impl Client {
             after: None,
             origin: None,
             remote: None,
+            login: login.map(Into::into),
         };
         let client = Self(engine.connect(scope).await.unwrap());
         assert_eq!(client.next().await["type"], "resumed");
@@ -54,6 +59,13 @@ impl Client {
         let client = Self::classic(engine, user).await;
         client.send(json!({"type": "history", "client_id": "page-1"})).await;
         client
+    }
+
+    async fn closed(&self) -> Option<CloseCode> {
+        let mut frames = Vec::new();
+        let wait = async { while self.0.next_many(&mut frames).await.is_ok() {} };
+        tokio::time::timeout(Duration::from_secs(20), wait).await.unwrap();
+        self.0.closed()
     }
 
     async fn send(&self, frame: Value) {
@@ -141,10 +153,28 @@ async fn a_kick_closes_sessions_on_every_node() {
     let alice = Client::enter(&second, "alice").await;
     first.kick("bob");
     for client in [here, there] {
-        let mut frames = Vec::new();
-        let wait = async { while client.0.next_many(&mut frames).await.is_ok() {} };
-        tokio::time::timeout(Duration::from_secs(20), wait).await.unwrap();
-        assert_eq!(client.0.closed(), Some(CloseCode::Kicked));
+        assert_eq!(client.closed().await, Some(CloseCode::Kicked));
     }
     assert_eq!(alice.0.closed(), None);
+}
+
+#[tokio::test]
+async fn the_end_of_a_login_closes_its_sessions_on_every_node_and_no_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let [first, second] = nodes(dir.path(), false).await;
+    let here = Client::by_login(&first, "bob", Some("laptop")).await;
+    let there = Client::by_login(&second, "bob", Some("laptop")).await;
+    let others = [
+        Client::by_login(&second, "bob", Some("phone")).await,
+        Client::by_login(&second, "bob", None).await,
+        Client::by_login(&second, "alice", Some("laptop")).await,
+    ];
+    let logins = second.logins();
+    let logins: Vec<_> = logins.iter().map(|(user, login)| (user.as_str(), &**login)).collect();
+    assert_eq!(logins, [("alice", "laptop"), ("bob", "laptop"), ("bob", "phone")]);
+    first.end_login("bob", "laptop");
+    for client in [here, there] {
+        assert_eq!(client.closed().await, Some(CloseCode::Unauthenticated));
+    }
+    assert_eq!(others.map(|client| client.0.closed()), [None; 3]);
 }

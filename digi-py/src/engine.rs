@@ -266,7 +266,8 @@ impl Engine {
         self.0.engine().is_ok_and(|engine| !engine.is_closed())
     }
 
-    #[pyo3(signature = (token, user, user_name=None, *, after=None, origin=None, remote=None))]
+    #[expect(clippy::too_many_arguments, reason = "they are the keywords of a call in Python")]
+    #[pyo3(signature = (token, user, user_name=None, *, after=None, origin=None, remote=None, login=None))]
     fn connect(
         &self,
         token: String,
@@ -275,10 +276,19 @@ impl Engine {
         after: Option<String>,
         origin: Option<String>,
         remote: Option<String>,
+        login: Option<String>,
     ) -> PyResult<Pending> {
         let engine = self.0.engine()?;
         let user_name = user_name.as_deref().unwrap_or(&user).into();
-        let scope = Scope { token, user: UserKey::from(user.as_str()), user_name, after, origin, remote };
+        let scope = Scope {
+            token,
+            user: UserKey::from(user.as_str()),
+            user_name,
+            after,
+            origin,
+            remote,
+            login: login.map(Into::into),
+        };
         let work = async move { Ok(engine.connect(scope).await?) };
         Ok(Pending::new(work, |py, session| Ok(Bound::new(py, Session::new(session, user))?.into_any().unbind())))
     }
@@ -366,6 +376,16 @@ impl Engine {
     fn kick(&self, user: &str) -> PyResult<()> {
         self.0.engine()?.kick(user);
         Ok(())
+    }
+
+    fn end_login(&self, user: &str, login: &str) -> PyResult<()> {
+        self.0.engine()?.end_login(user, login);
+        Ok(())
+    }
+
+    fn logins(&self) -> PyResult<Vec<(String, String)>> {
+        let logins = self.0.engine()?.logins();
+        Ok(logins.into_iter().map(|(user, login)| (user.to_string(), login.to_string())).collect())
     }
 
     fn restored(&self) -> PyResult<Pending> {

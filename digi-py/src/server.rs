@@ -156,7 +156,9 @@ impl Server {
 }
 
 #[pyfunction]
-#[pyo3(signature = (engine, listen="127.0.0.1:9001", *, authenticator, route="/ws/chat/", origins=None))]
+#[pyo3(signature = (
+    engine, listen="127.0.0.1:9001", *, authenticator, route="/ws/chat/", origins=None, reuse_port=false
+))]
 pub(crate) fn serve(
     py: Python<'_>,
     engine: &Bound<'_, Engine>,
@@ -164,8 +166,9 @@ pub(crate) fn serve(
     authenticator: Bound<'_, PyAny>,
     route: &str,
     origins: Option<Vec<String>>,
+    reuse_port: bool,
 ) -> PyResult<Pending> {
-    let mut builder = CoreServer::builder(engine.get().core()?).listen(listen).route(route);
+    let mut builder = CoreServer::builder(engine.get().core()?).listen(listen).reuse_port(reuse_port).route(route);
     builder = builder.authenticator(PythonLogin::new(py, authenticator)?);
     if let Some(origins) = origins {
         builder = builder.origins(origins);
@@ -332,19 +335,23 @@ async fn on_loop(hub: &Arc<Hub>, event_loop: Arc<Py<PyAny>>, function: Arc<Py<Py
 
 /// What an authenticator may answer: nobody, a user's key, or key and name.
 fn identity(answer: &Bound<'_, PyAny>) -> PyResult<Result<Identity, AuthError>> {
-    let named = |user: String, name: &str| {
-        let name = name.into();
-        Ok(Ok(Identity { user: UserKey::from(user), name, subprotocol: None }))
+    let named = |user: String, name: &str, login: Option<String>| {
+        let (name, login) = (name.into(), login.map(Into::into));
+        Ok(Ok(Identity { user: UserKey::from(user), name, subprotocol: None, login }))
     };
     if answer.is_none() {
         Ok(Err(AuthError::Unauthenticated))
     } else if let Ok(user) = answer.extract::<String>() {
         let name = user.clone();
-        named(user, &name)
+        named(user, &name, None)
     } else if let Ok((user, name)) = answer.extract::<(String, String)>() {
-        named(user, &name)
+        named(user, &name, None)
+    } else if let Ok((user, name, login)) = answer.extract::<(String, String, String)>() {
+        named(user, &name, Some(login))
     } else {
         let kind = answer.get_type().name()?;
-        Err(PyTypeError::new_err(format!("an authenticator answers None, a key, or (key, name), all str; not {kind}")))
+        Err(PyTypeError::new_err(format!(
+            "an authenticator answers None, a key, (key, name) or (key, name, login), all str; not {kind}"
+        )))
     }
 }

@@ -174,11 +174,13 @@ class Engine:
         after: str | None = None,
         origin: str | None = None,
         remote: str | None = None,
+        login: str | None = None,
     ) -> Pending[Session]:
         """Take a connection in: the room's token out of its URL, the user out of its login.
 
-        `user` is the immutable key, `user_name` what others see (default: the key), `after` the client's cursor. Raises
-        `ConnectionRefusedByDigi` with the close code for the client.
+        `user` is the immutable key, `user_name` what others see (default: the key), `after` the client's cursor,
+        `login` by what `end_login` knows this log-in again. Raises `ConnectionRefusedByDigi` with the close code for
+        the client.
         """
 
     def post(
@@ -218,6 +220,12 @@ class Engine:
 
     def kick(self, user: str) -> None:
         """Close every session of a user with 4504."""
+
+    def end_login(self, user: str, login: str) -> None:
+        """Close the sessions that a user has by one log-in with 4503, here and where the layer reaches."""
+
+    def logins(self) -> list[tuple[str, str]]:
+        """User and log-in of the sessions of this process that have one, each once."""
 
     def restored(self) -> Pending[None]:
         """To be called once after a backup was restored: see docs/deployment.md."""
@@ -436,13 +444,15 @@ def serve(
     authenticator: Callable[[Handshake], Identity | Awaitable[Identity]],
     route: str = "/ws/chat/",
     origins: Sequence[str] | None = None,
+    reuse_port: bool = False,
 ) -> Pending[Server]:
     """Serve WebSockets on `<route><room token>/` from Rust: no Python runs for a message.
 
-    `authenticator` says who a connection is: the user's key, or `(key, name)`, or None for nobody. An `async def` is
+    `authenticator` says who a connection is: the user's key, `(key, name)`, `(key, name, login)` with what
+    `Engine.end_login` ends, or None for nobody. An `async def` is
     run on the event loop that `serve` was called on, a plain function in a thread. One that raises or takes longer than
     five seconds closes that connection with 4001, and the log says why. `origins` lists the pages that may connect
-    (default: those of the host that the request is for).
+    (default: those of the host that the request is for). `reuse_port`: several processes listen on one address.
     """
 
 _CommandKind: TypeAlias = Literal["add", "edit", "delete", "add_member", "remove_member"]

@@ -170,6 +170,7 @@ class Socket:
                 after=after[0] if after else None,
                 origin=origin,
                 remote=f"{client[0]}:{client[1]}" if client else None,
+                login=user.login,
             )
         except ConnectionRefusedByDigi as refusal:
             code = (refusal.number, refusal.code)
@@ -200,18 +201,20 @@ async def _user(authenticate: Authenticate, scope: Scope) -> _User | tuple[int, 
         return _UNAUTHENTICATED
     if isinstance(answer, str):
         return _User(answer, answer)
-    if isinstance(answer, tuple) and len(answer) == 2 and all(isinstance(part, str) for part in answer):
+    if isinstance(answer, tuple) and len(answer) in (2, 3) and all(isinstance(part, str) for part in answer):
         return _User(*answer)
-    logger.error("authenticate answers None, a key, or (key, name), all str; not %s", type(answer).__name__)
+    wanted = "None, a key, (key, name) or (key, name, login), all str"
+    logger.error("authenticate answers %s; not %s", wanted, type(answer).__name__)
     return _UNAVAILABLE
 
 
 class _User:
-    __slots__ = ("key", "name")
+    __slots__ = ("key", "login", "name")
 
-    def __init__(self, key: str, name: str) -> None:
+    def __init__(self, key: str, name: str, login: str | None = None) -> None:
         self.key = key
         self.name = name
+        self.login = login
 
 
 class _Connection:

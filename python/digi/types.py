@@ -13,5 +13,6 @@ Role: TypeAlias = Literal["member", "moderator"]
 #: A room's first member: the user's key, the name that others see, the role.
 Member: TypeAlias = tuple[str, str, Role]
 
-#: What an authenticator says of a connection: nobody, the user's key, or the key and the name that others see.
-Identity: TypeAlias = tuple[str, str] | str | None
+#: What an authenticator says of a connection: nobody, the user's key, the key and the name that others see, or both and
+#: by what `Engine.end_login` knows the log-in again (the other processes are told of it: of a secret, give a hash).
+Identity: TypeAlias = tuple[str, str, str] | tuple[str, str] | str | None

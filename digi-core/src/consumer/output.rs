@@ -24,6 +24,9 @@ pub struct Scope {
     pub origin: Option<String>,
     /// The peer's address, for the log.
     pub remote: Option<String>,
+    /// By what the host knows this log-in of the user's again, to end it (`Engine::end_login`). Other nodes are told of
+    /// it, so of what is a secret, such as a session's key, give a hash.
+    pub login: Option<Arc<str>>,
 }
 
 impl fmt::Debug for Scope {

@@ -50,7 +50,7 @@ pub(super) struct Core {
     pub(super) timers: Timers,
     /// Rooms whose subscription on the layer has to be looked at.
     pub(super) subscriptions: tokio::sync::mpsc::UnboundedSender<RoomId>,
-    publisher: Publisher,
+    pub(super) publisher: Publisher,
     /// None: the engine does not tell who is there.
     pub(super) presence: Option<presence::Rooms>,
     /// To stock Channels workers, if there are any.
@@ -340,9 +340,12 @@ impl Core {
                 self.at_room(*room, |room, _| room.handle_lagged(now));
             }
             Signal::Missed { room: None } => self.compare.notify_one(),
-            Signal::Kick { user } => {
+            Signal::Kick { user, login } => {
+                let code = if login.is_some() { CloseCode::Unauthenticated } else { CloseCode::Kicked };
                 for session in self.registry.of_user(user) {
-                    session.tell(self, |consumer| consumer.handle_closed(CloseCode::Kicked));
+                    if login.is_none() || session.login == *login {
+                        session.tell(self, |consumer| consumer.handle_closed(code));
+                    }
                 }
             }
         }

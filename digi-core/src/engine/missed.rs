@@ -1,6 +1,7 @@
 //! What could not be published.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use tracing::warn;
 
@@ -19,7 +20,7 @@ pub(crate) struct Missed {
     rooms: BTreeSet<RoomId>,
     /// More rooms than are kept.
     many: bool,
-    kicks: VecDeque<UserKey>,
+    kicks: VecDeque<(UserKey, Option<Arc<str>>)>,
 }
 
 impl Missed {
@@ -33,12 +34,12 @@ impl Missed {
                 Envelope::Event(event) => self.note_room(event.room),
                 Envelope::Signal(Signal::Missed { room: Some(room) }) => self.note_room(room),
                 Envelope::Signal(Signal::Missed { room: None }) => self.note_many(),
-                Envelope::Signal(Signal::Kick { user }) => {
+                Envelope::Signal(Signal::Kick { user, login }) => {
                     if self.kicks.len() >= MISSED_KICKS {
-                        let forgotten = self.kicks.pop_front();
+                        let forgotten = self.kicks.pop_front().map(|(user, _)| user);
                         warn!(user = ?forgotten, "the layer is away, and a kick does not reach the other nodes");
                     }
-                    self.kicks.push_back(user);
+                    self.kicks.push_back((user, login));
                 }
                 // Losing it costs nothing that lasts.
                 Envelope::Signal(Signal::Room { .. } | Signal::Presence { .. }) => {}
@@ -69,7 +70,7 @@ impl Missed {
 
     /// The kicks. A node that doesn't hear of one won't later.
     pub(crate) fn take_kicks(&mut self) -> Vec<Envelope> {
-        self.kicks.drain(..).map(|user| Envelope::Signal(Signal::Kick { user })).collect()
+        self.kicks.drain(..).map(|(user, login)| Envelope::Signal(Signal::Kick { user, login })).collect()
     }
 }
 
@@ -91,7 +92,7 @@ mod tests {
     }
 
     fn kick(user: &str) -> Envelope {
-        Envelope::Signal(Signal::Kick { user: user.into() })
+        Envelope::Signal(Signal::Kick { user: user.into(), login: None })
     }
 
     #[test]

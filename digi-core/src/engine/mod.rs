@@ -19,6 +19,7 @@ mod tasks;
 mod timers;
 mod writer;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -218,7 +219,22 @@ impl Engine {
     /// this node can't reach the layer, the kick is kept, and sent some seconds after it is back. A node that can't be reached just then, or
     /// that only shares the store, doesn't hear of it: who must not come back is to lose the membership, too.
     pub fn kick(&self, user: impl Into<UserKey>) {
-        let signal = Signal::Kick { user: user.into() };
+        self.close_sessions(user.into(), None);
+    }
+
+    /// Closes the sessions that a user has by one log-in ([`Scope::login`]) with 4503 `unauthenticated`, here and on
+    /// other nodes, as [`kick`](Self::kick) does with all of a user's.
+    pub fn end_login(&self, user: impl Into<UserKey>, login: impl Into<Arc<str>>) {
+        self.close_sessions(user.into(), Some(login.into()));
+    }
+
+    /// The log-ins by which sessions are here, each once: so that a host can look whether they still count.
+    pub fn logins(&self) -> BTreeSet<(UserKey, Arc<str>)> {
+        self.core.registry.logins()
+    }
+
+    fn close_sessions(&self, user: UserKey, login: Option<Arc<str>>) {
+        let signal = Signal::Kick { user, login };
         self.core.signal(&signal);
         self.core.publish(vec![Envelope::Signal(signal)]);
     }
@@ -316,6 +332,7 @@ async fn drain(core: Arc<Core>) {
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
+    core.publisher.settle().await;
     #[cfg(feature = "bridge")]
     if let Some(bridge) = &core.bridge {
         bridge.leave().await;

@@ -6,10 +6,11 @@
 //! something to read there.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 use tracing::debug;
 
@@ -29,31 +30,67 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_s
 /// How long the layer has to work again before kept kicks are sent: by then the others listen again as well.
 const KICKS: Duration = Duration::from_secs(5);
 
+/// How long the end of an engine waits for what is still to be said.
+const END: Duration = Duration::from_secs(1);
+
 /// The end at which envelopes go in.
 pub(super) struct Publisher {
     queue: mpsc::Sender<Vec<Envelope>>,
-    missed: Arc<Mutex<Missed>>,
+    common: Arc<Common>,
 }
 
 /// The end at which they come out.
 pub(super) struct Outgoing {
     queue: mpsc::Receiver<Vec<Envelope>>,
-    missed: Arc<Mutex<Missed>>,
+    common: Arc<Common>,
+}
+
+#[derive(Default)]
+struct Common {
+    missed: Mutex<Missed>,
+    /// Batches that wait or are on their way.
+    under_way: AtomicUsize,
+    settled: Notify,
+}
+
+impl Common {
+    fn is_settled(&self) -> bool {
+        self.under_way.load(Ordering::Acquire) == 0 && self.missed.lock().is_empty()
+    }
 }
 
 pub(super) fn publisher() -> (Publisher, Outgoing) {
     let (sender, queue) = mpsc::channel(WAITING);
-    let missed = Arc::<Mutex<Missed>>::default();
-    (Publisher { queue: sender, missed: missed.clone() }, Outgoing { queue, missed })
+    let common = Arc::<Common>::default();
+    (Publisher { queue: sender, common: common.clone() }, Outgoing { queue, common })
 }
 
 impl Publisher {
     /// Never waits.
     pub(super) fn publish(&self, envelopes: Vec<Envelope>) {
-        if let Err(mpsc::error::TrySendError::Full(envelopes)) = self.queue.try_send(envelopes) {
-            debug!("the layer is too slow; the others read the log");
-            self.missed.lock().note(envelopes);
+        self.common.under_way.fetch_add(1, Ordering::AcqRel);
+        if let Err(error) = self.queue.try_send(envelopes) {
+            if let mpsc::error::TrySendError::Full(envelopes) = error {
+                debug!("the layer is too slow; the others read the log");
+                self.common.missed.lock().note(envelopes);
+            }
+            self.common.under_way.fetch_sub(1, Ordering::AcqRel);
         }
+    }
+
+    /// Waits until everything has been said, though not for long: the layer may be away.
+    pub(super) async fn settle(&self) {
+        let settled = async {
+            loop {
+                let notified = self.common.settled.notified();
+                if self.common.is_settled() {
+                    return;
+                }
+                notified.await;
+            }
+        };
+        // What was not said by then, the others find in the store.
+        let _ = tokio::time::timeout(END, settled).await;
     }
 }
 
@@ -63,9 +100,14 @@ pub(super) async fn run(layer: Arc<dyn ChannelLayer>, mut outgoing: Outgoing) {
     let mut pause = RETRY.0;
     let mut retry_at = Instant::now();
     let mut up_since = None;
+    // A layer that has not failed yet has nobody who would have to come back.
+    let mut has_worked = false;
     loop {
+        if outgoing.common.is_settled() {
+            outgoing.common.settled.notify_waiters();
+        }
         let next = outgoing.queue.recv_many(&mut batches, TOGETHER);
-        let ended = if outgoing.missed.lock().is_empty() {
+        let ended = if outgoing.common.missed.lock().is_empty() {
             next.await == 0
         } else {
             tokio::time::timeout_at(retry_at, next).await == Ok(0)
@@ -73,18 +115,19 @@ pub(super) async fn run(layer: Arc<dyn ChannelLayer>, mut outgoing: Outgoing) {
         if ended {
             return;
         }
+        let taken = batches.len();
         let now = Instant::now();
         let is_time = now >= retry_at;
         let mut envelopes = Vec::new();
         if is_time {
-            let mut missed = outgoing.missed.lock();
+            let mut missed = outgoing.common.missed.lock();
             envelopes = missed.take_rooms();
             up_since = if layer.status().is_up { up_since.or(Some(now)) } else { None };
-            if up_since.is_some_and(|since| now - since >= KICKS) {
+            if up_since.is_some_and(|since| !has_worked || now - since >= KICKS) {
                 envelopes.extend(missed.take_kicks());
             }
             if !missed.is_empty() {
-                retry_at = now + pause.max(KICKS / 20);
+                retry_at = now + if has_worked { pause.max(KICKS / 20) } else { RETRY.0 };
             }
         }
         let told = !envelopes.is_empty();
@@ -93,11 +136,15 @@ pub(super) async fn run(layer: Arc<dyn ChannelLayer>, mut outgoing: Outgoing) {
             continue;
         }
         match layer.publish(&envelopes).await {
-            Ok(()) if told => pause = RETRY.0,
-            Ok(()) => {}
+            Ok(()) => {
+                has_worked = true;
+                if told {
+                    pause = RETRY.0;
+                }
+            }
             Err(error) => {
                 debug!(%error, "not published; the others read the log");
-                outgoing.missed.lock().note(envelopes);
+                outgoing.common.missed.lock().note(envelopes);
                 up_since = None;
                 if is_time {
                     retry_at = Instant::now() + pause;
@@ -105,6 +152,7 @@ pub(super) async fn run(layer: Arc<dyn ChannelLayer>, mut outgoing: Outgoing) {
                 }
             }
         }
+        outgoing.common.under_way.fetch_sub(taken, Ordering::AcqRel);
     }
 }
 
@@ -127,7 +175,7 @@ mod tests {
     }
 
     fn kick(user: &str) -> Envelope {
-        Envelope::Signal(Signal::Kick { user: user.into() })
+        Envelope::Signal(Signal::Kick { user: user.into(), login: None })
     }
 
     /// A layer that fails as often as it is told, and keeps what came through.

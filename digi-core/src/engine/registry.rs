@@ -1,6 +1,6 @@
 //! Which sessions this node has, and whose they are.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -83,6 +83,16 @@ impl Registry {
     pub(super) fn of_user(&self, user: &UserKey) -> Vec<Arc<SessionCore>> {
         let ids = self.users.lock().get(user).cloned().unwrap_or_default();
         ids.into_iter().filter_map(|id| self.get(id)).collect()
+    }
+
+    /// The log-ins that sessions have, each once.
+    pub(super) fn logins(&self) -> BTreeSet<(UserKey, Arc<str>)> {
+        let of_shard = |shard: &Mutex<HashMap<_, Arc<SessionCore>>>| {
+            let sessions = shard.lock();
+            let logins = sessions.values().filter_map(|session| Some((session.user.clone(), session.login.clone()?)));
+            logins.collect::<Vec<_>>()
+        };
+        self.sessions.iter().flat_map(of_shard).collect()
     }
 
     pub(super) fn all(&self) -> Vec<Arc<SessionCore>> {

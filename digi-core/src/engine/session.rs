@@ -27,6 +27,7 @@ pub(super) struct SessionCore {
     pub(super) id: SessionId,
     pub(super) user: UserKey,
     pub(super) user_name: Arc<str>,
+    pub(super) login: Option<Arc<str>>,
     pub(super) outbox: Outbox,
     /// Whether it counts among those who are in its room.
     present: AtomicBool,
@@ -48,10 +49,10 @@ impl SessionCore {
         limits: OutboxLimits,
         accepted: oneshot::Sender<Result<(), CloseCode>>,
     ) -> Self {
-        let (user, user_name) = (consumer.scope().user.clone(), consumer.scope().user_name.clone());
+        let Scope { user, user_name, login, .. } = consumer.scope().clone();
         let state = State { consumer, driving: false, accepted: Some(accepted) };
         let outbox = Outbox::new(limits);
-        Self { id, user, user_name, outbox, present: AtomicBool::new(false), state: Mutex::new(state) }
+        Self { id, user, user_name, login, outbox, present: AtomicBool::new(false), state: Mutex::new(state) }
     }
 
     /// Whether that is a change.
@@ -222,6 +223,7 @@ mod tests {
             after: None,
             origin: None,
             remote: None,
+            login: None,
         };
         let (accepted, _) = oneshot::channel();
         let limits = OutboxLimits { frames: 10, bytes: 8 };

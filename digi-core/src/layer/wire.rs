@@ -58,6 +58,10 @@ enum Item<'a> {
         asks: bool,
         users: Vec<(&'a str, &'a str)>,
     },
+    EndLogin {
+        user: &'a str,
+        login: &'a str,
+    },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -138,7 +142,8 @@ fn item_of(envelope: &Envelope) -> Item<'_> {
             asks: *asks,
             users: users.iter().map(|(user, name)| (user.as_str(), &**name)).collect(),
         },
-        Envelope::Signal(Signal::Kick { user }) => Item::Kick { user: user.as_str() },
+        Envelope::Signal(Signal::Kick { user, login: None }) => Item::Kick { user: user.as_str() },
+        Envelope::Signal(Signal::Kick { user, login: Some(login) }) => Item::EndLogin { user: user.as_str(), login },
         Envelope::Signal(Signal::Missed { room }) => Item::Missed { room: room.map(|room| room.0) },
     }
 }
@@ -197,7 +202,10 @@ fn envelope_of(item: Item<'_>, payload: &Bytes) -> Option<Envelope> {
         Item::Room { room, from, frame } => {
             Envelope::Signal(Signal::Room { room: RoomId(room), from: from.into(), frame: frame_of(frame) })
         }
-        Item::Kick { user } => Envelope::Signal(Signal::Kick { user: user.into() }),
+        Item::Kick { user } => Envelope::Signal(Signal::Kick { user: user.into(), login: None }),
+        Item::EndLogin { user, login } => {
+            Envelope::Signal(Signal::Kick { user: user.into(), login: Some(login.into()) })
+        }
         Item::Presence { room, node, asks, users } => Envelope::Signal(Signal::Presence {
             room: RoomId(room),
             node,
@@ -250,7 +258,8 @@ mod tests {
             Envelope::Event(member(MemberOp::Joined)),
             Envelope::Event(member(MemberOp::Left)),
             Envelope::Signal(signal),
-            Envelope::Signal(Signal::Kick { user: "8".into() }),
+            Envelope::Signal(Signal::Kick { user: "8".into(), login: None }),
+            Envelope::Signal(Signal::Kick { user: "8".into(), login: Some("ключ".into()) }),
             Envelope::Signal(Signal::Presence {
                 room: RoomId(1),
                 node: u64::MAX,

@@ -21,6 +21,8 @@ pub struct Identity {
     /// Which of the WebSocket sub-protocols that the client offered to select. None: [`SUBPROTOCOL`] if it was
     /// offered.
     pub subprotocol: Option<String>,
+    /// See [`Scope::login`](crate::consumer::Scope::login).
+    pub login: Option<Arc<str>>,
 }
 
 /// The sub-protocol that Digi's own clients offer.
@@ -70,7 +72,7 @@ type Answer = Pin<Box<dyn Future<Output = Result<Identity, AuthError>> + Send>>;
 /// let sessions = CallbackAuthenticator::new(|request, _remote| async move {
 ///     match request.headers.get("cookie") {
 ///         Some(cookie) if cookie == "session=alice" => {
-///             Ok(Identity { user: UserKey::from("1"), name: "Alice".into(), subprotocol: None })
+///             Ok(Identity { user: UserKey::from("1"), name: "Alice".into(), subprotocol: None, login: None })
 ///         }
 ///         _ => Err(AuthError::Unauthenticated),
 ///     }

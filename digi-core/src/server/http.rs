@@ -138,6 +138,7 @@ fn scope(request: &Parts, token: String, identity: Identity, peer: SocketAddr) -
         after: handshake::query(&request.uri, "after"),
         origin: origin.map(str::to_owned),
         remote: Some(peer.to_string()),
+        login: identity.login,
     }
 }
 

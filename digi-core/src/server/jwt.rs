@@ -142,7 +142,7 @@ impl JwtAuthenticator {
             return None;
         }
         let name = name.filter(|name| !name.is_empty()).unwrap_or_else(|| sub.clone());
-        Some(Identity { user: UserKey::from(sub), name: name.into(), subprotocol: None })
+        Some(Identity { user: UserKey::from(sub), name: name.into(), subprotocol: None, login: None })
     }
 
     fn checks(&self, algorithm: Algorithm) -> Validation {
@@ -216,7 +216,7 @@ mod tests {
     #[test]
     fn a_good_token_names_the_user() {
         let identity = authenticator().verify(&token(SECRET, &claims())).unwrap();
-        assert_eq!(identity, Identity { user: UserKey::from("7"), name: "Ana".into(), subprotocol: None });
+        assert_eq!(identity, Identity { user: UserKey::from("7"), name: "Ana".into(), subprotocol: None, login: None });
     }
 
     #[test]

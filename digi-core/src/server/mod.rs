@@ -58,7 +58,7 @@ use std::time::Duration;
 
 use ::http::{Request, Response};
 use bytes::Bytes;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, lookup_host};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
@@ -87,6 +87,7 @@ impl Server {
         ServerBuilder {
             engine,
             listen: Listen::Address("127.0.0.1:9001".to_owned()),
+            reuse_port: false,
             route: "/ws/chat/".to_owned(),
             authenticator: None,
             origins: Origins::default(),
@@ -134,6 +135,7 @@ impl From<TcpListener> for Listen {
 pub struct ServerBuilder {
     engine: Engine,
     listen: Listen,
+    reuse_port: bool,
     route: String,
     authenticator: Option<Arc<dyn Authenticator>>,
     origins: Origins,
@@ -145,6 +147,13 @@ impl ServerBuilder {
     /// Where to listen. Default: `127.0.0.1:9001`.
     pub fn listen(mut self, listen: impl Into<Listen>) -> Self {
         self.listen = listen.into();
+        self
+    }
+
+    /// Whether other processes may listen on the same address (`SO_REUSEPORT`): the system then spreads new connections
+    /// over them. Default: no. Does nothing for a listener that is bound already.
+    pub fn reuse_port(mut self, reuse_port: bool) -> Self {
+        self.reuse_port = reuse_port;
         self
     }
 
@@ -198,7 +207,7 @@ impl ServerBuilder {
         };
         let listener = match self.listen {
             Listen::Listener(listener) => listener,
-            Listen::Address(address) => TcpListener::bind(&address)
+            Listen::Address(address) => bind(&address, self.reuse_port)
                 .await
                 .map_err(|error| Code::Config.with(format!("cannot listen on {address}: {error}")))?,
         };
@@ -220,6 +229,29 @@ impl ServerBuilder {
         let listening = tokio::spawn(listen(shared.clone(), listener, stopped));
         Ok(ServerHandle { shared, local_addr, listening, stop })
     }
+}
+
+/// The first of the addresses that a name stands for which can be bound.
+async fn bind(address: &str, reuse_port: bool) -> io::Result<TcpListener> {
+    if !reuse_port {
+        return TcpListener::bind(address).await;
+    }
+    let mut failure = io::Error::new(io::ErrorKind::InvalidInput, "the name stands for no address");
+    for address in lookup_host(address).await? {
+        let bound = || {
+            let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+            socket.set_reuseaddr(true)?;
+            socket.set_reuseport(true)?;
+            socket.bind(address)?;
+            // As many may wait as tokio's own listener allows.
+            socket.listen(1024)
+        };
+        match bound() {
+            Ok(listener) => return Ok(listener),
+            Err(error) => failure = error,
+        }
+    }
+    Err(failure)
 }
 
 /// A running server. Dropped without [`shutdown`](Self::shutdown) it stops listening, and what is connected stays.

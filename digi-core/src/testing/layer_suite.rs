@@ -150,7 +150,7 @@ pub async fn every_kind_of_envelope_arrives_as_it_was([a, b, _]: [Node; 3]) {
             users: vec![("7".into(), "Seven".into())],
             asks: false,
         }),
-        Envelope::Signal(Signal::Kick { user: "7".into() }),
+        Envelope::Signal(Signal::Kick { user: "7".into(), login: Some("a login".into()) }),
         Envelope::Signal(Signal::Missed { room: Some(RoomId(1)) }),
         Envelope::Signal(Signal::Missed { room: None }),
     ];

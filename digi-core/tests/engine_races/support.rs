@@ -226,6 +226,7 @@ fn scope_in(engine: &Engine, room: RoomId, user: &str) -> Scope {
         after: None,
         origin: None,
         remote: None,
+        login: None,
     }
 }
 

@@ -39,8 +39,15 @@ impl Chat {
         let members = vec![("alice".into(), "alice".into(), Role::Member)];
         engine.create_room(&NewRoom { id: Some(ROOM), members, ..NewRoom::default() }).await.unwrap();
         let token = engine.keys().seal(Kind::Room, ROOM.get());
-        let scope =
-            Scope { token, user: "alice".into(), user_name: "alice".into(), after: None, origin: None, remote: None };
+        let scope = Scope {
+            token,
+            user: "alice".into(),
+            user_name: "alice".into(),
+            after: None,
+            origin: None,
+            remote: None,
+            login: None,
+        };
         let chat = Self { session: engine.connect(scope).await.unwrap(), engine };
         assert_eq!(chat.next().await["type"], "resumed");
         chat

@@ -34,7 +34,15 @@ struct Client {
 impl Client {
     async fn enter(engine: &Engine, user: &str) -> Self {
         let token = engine.keys().seal(Kind::Room, ROOM.get());
-        let scope = Scope { token, user: user.into(), user_name: user.into(), after: None, origin: None, remote: None };
+        let scope = Scope {
+            token,
+            user: user.into(),
+            user_name: user.into(),
+            after: None,
+            origin: None,
+            remote: None,
+            login: None,
+        };
         let client = Self { session: engine.connect(scope).await.unwrap() };
         assert_eq!(client.next().await["type"], "resumed");
         client

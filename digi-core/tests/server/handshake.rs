@@ -92,9 +92,12 @@ async fn a_callback_logs_in() {
     let logins = CallbackAuthenticator::new(|request, remote| async move {
         assert!(remote.ip().is_loopback());
         match request.headers.get("cookie") {
-            Some(cookie) if cookie == "session=ana" => {
-                Ok(Identity { user: "1".into(), name: "Ana".into(), subprotocol: Some("classic".to_owned()) })
-            }
+            Some(cookie) if cookie == "session=ana" => Ok(Identity {
+                user: "1".into(),
+                name: "Ana".into(),
+                subprotocol: Some("classic".to_owned()),
+                login: None,
+            }),
             Some(_) => Err(AuthError::Unauthenticated),
             None => Err(AuthError::Unavailable),
         }

@@ -9,7 +9,7 @@ from typing import Any
 
 from digi._digi import Engine
 from digi.asgi import Application, Receive, Scope, Send, Socket
-from digi.django import origins
+from digi.django import logins, origins
 from digi.django.asgi import session_user
 from digi.django.engine import get_engine
 from digi.errors import ConnectionRefusedByDigi, InputError
@@ -54,7 +54,11 @@ class ChatConsumer:
         user = self.scope.get("user")
         if user is None:
             return await session_user(self.scope)
-        return (str(user.pk), user.get_username()) if user.is_authenticated else None
+        if not user.is_authenticated:
+            return None
+        session_key = getattr(self.scope.get("session"), "session_key", None)
+        login = (logins.remember(session_key),) if session_key else ()
+        return (str(user.pk), user.get_username(), *login)
 
     async def get_room(self) -> str:
         """The token of the room: what the route has of it."""

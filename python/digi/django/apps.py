@@ -12,5 +12,7 @@ class DigiConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        """Register the checks."""
-        from digi.django import checks  # noqa: F401
+        """Register the checks, and listen to who logs out."""
+        from digi.django import checks, logins  # noqa: F401
+
+        logins.listen()

@@ -19,6 +19,7 @@
 | `LEGACY_FERNET` | `[]` | Fernet keys of a classic app, whose tokens then open too |
 | `EMIT` | `"v1"` | `"fernet"` seals as the classic app did |
 | `ROUTE` | `"/ws/chat/"` | what precedes the token in the path |
+| `LOGIN_CHECK` | `60` | seconds between two looks whether those who are connected are still logged in; 0: none |
 | `ORIGINS` | `None` | pages that may connect; `None`: those of the host that the request is for |
 """
 
@@ -64,6 +65,7 @@ class Config:
     legacy_fernet: Sequence[str] = ()
     emit: Literal["v1", "fernet"] = "v1"
     route: str = "/ws/chat/"
+    login_check: int = 60
     origins: Sequence[str] | None = None
 
 
@@ -229,6 +231,11 @@ def _emit(value: Any) -> str | None:
     return None if value in ("v1", "fernet") else f'"v1" or "fernet", not {value!r}'
 
 
+def _login_check(value: Any) -> str | None:
+    is_number = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return None if is_number else f"a number of seconds, or 0, not {value!r}"
+
+
 def _origins(value: Any) -> str | None:
     return None if value is None or _texts(value) else "a list of origins (https://chat.example), or None"
 
@@ -249,5 +256,6 @@ _TESTS: dict[str, Callable[[Any], str | None]] = {
     "LEGACY_FERNET": _legacy_fernet,
     "EMIT": _emit,
     "ROUTE": _route,
+    "LOGIN_CHECK": _login_check,
     "ORIGINS": _origins,
 }

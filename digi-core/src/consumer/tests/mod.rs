@@ -86,6 +86,7 @@ impl Driven {
             after: after.map(str::to_owned),
             origin: None,
             remote: None,
+            login: None,
         };
         let consumer = Consumer::new(rules.clone(), scope);
         Self { consumer, rules, ticket: Ticket(0), command: None, listens: 0 }

@@ -141,6 +141,7 @@ impl World {
                     after: after.map(|seq| format!("{epoch}.{seq}")),
                     origin: None,
                     remote: None,
+                    login: None,
                 };
                 self.consumers.insert(number, (Consumer::new(self.rules.clone(), scope), Seen::default()));
                 self.tell(number, Consumer::handle_connect);

@@ -138,7 +138,7 @@ impl Node {
 
     pub(super) fn kick(&mut self, user: &UserKey, now: Millis) {
         self.close_sessions_of(user, now);
-        self.effects.push_back(Effect::Publish(Envelope::Signal(Signal::Kick { user: user.clone() })));
+        self.effects.push_back(Effect::Publish(Envelope::Signal(Signal::Kick { user: user.clone(), login: None })));
     }
 
     fn close_sessions_of(&mut self, user: &UserKey, now: Millis) {
@@ -170,7 +170,7 @@ impl Node {
                 }
             }
             Envelope::Signal(Signal::Missed { room: None }) => self.compare_heads(),
-            Envelope::Signal(Signal::Kick { user }) => self.close_sessions_of(&user, now),
+            Envelope::Signal(Signal::Kick { user, .. }) => self.close_sessions_of(&user, now),
             Envelope::Signal(Signal::Room { .. } | Signal::Presence { .. }) => {}
         }
     }

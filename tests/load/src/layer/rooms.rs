@@ -70,6 +70,7 @@ pub(crate) async fn node(options: &NodeOptions) -> Result<()> {
             after: None,
             origin: None,
             remote: None,
+            login: None,
         });
         for session in futures_util::future::join_all(scopes.map(|scope| engine.connect(scope))).await {
             sessions.push(session.map_err(|code| format!("a session was closed with {code}"))?);

@@ -417,7 +417,7 @@ impl World {
         }
         for to in 0..self.slots.len() {
             let hears = self.slots[to].node.as_ref().is_some_and(|node| node.hears(envelope.group()));
-            if let (Envelope::Signal(Signal::Kick { user }), true) = (&envelope, self.slots[to].deaf) {
+            if let (Envelope::Signal(Signal::Kick { user, .. }), true) = (&envelope, self.slots[to].deaf) {
                 // Nobody says it again: it reaches whom the layer reaches.
                 let there = self.clients.iter().filter(|client| &client.user == user);
                 let there = there.filter_map(|client| client.connection.as_ref()).filter(|c| c.node == to);

@@ -73,6 +73,7 @@ impl World {
             after: client.cursor.filter(|_| !client.classic).map(|cursor| cursor.to_string()),
             origin: None,
             remote: None,
+            login: None,
         };
         self.sessions.insert(session, (at, node));
         self.report.connections += 1;

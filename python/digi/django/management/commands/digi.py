@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import time
+from argparse import SUPPRESS
 from typing import Any
 
 from django.conf import settings
@@ -10,7 +12,7 @@ from django.contrib.auth import get_user_model
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import transaction
 
-from digi.django import conf
+from digi.django import conf, serving
 from digi.django.engine import get_cipher, make_engine
 from digi.django.models import Room
 from digi.django.mssql import is_sql_server
@@ -36,6 +38,10 @@ class Command(BaseCommand):
         commands = parser.add_subparsers(dest="subcommand", required=True, metavar="subcommand")
         demo = commands.add_parser("demo", help=f"make users {' and '.join(USERS)} and some rooms, if they are missing")
         demo.add_argument("--force", action="store_true", help="also when DEBUG is off: the password is well known")
+        serve = commands.add_parser("serve", help="serve the chat's WebSockets in a process of their own")
+        serve.add_argument("--bind", default="127.0.0.1:9001", help="address and port (default: %(default)s)")
+        serve.add_argument("--workers", type=int, default=1, help="processes that share the port (default: 1)")
+        serve.add_argument("--worker", action="store_true", help=SUPPRESS)
         commands.add_parser("adopt", help="number all messages of the project's own table that have no number yet")
         commands.add_parser("restored", help="to be run once after a backup was restored: raises every room's epoch")
 
@@ -43,6 +49,8 @@ class Command(BaseCommand):
         """Run the subcommand."""
         if subcommand == "demo":
             self._demo(force=options["force"])
+        elif subcommand == "serve":
+            self._serve(**{name: options[name] for name in ("bind", "workers", "worker")})
         elif subcommand == "adopt":
             self._adopt()
         else:
@@ -69,6 +77,20 @@ class Command(BaseCommand):
         model: Any = get_user_model()
         found = model._default_manager.filter(**{model.USERNAME_FIELD: name}).first()
         return found or model._default_manager.create_user(**{model.USERNAME_FIELD: name, "password": PASSWORD})
+
+    def _serve(self, bind: str, workers: int, worker: bool) -> None:
+        if workers < 1:
+            raise CommandError("--workers: one or more")
+        if worker or workers == 1:
+            serving.run(bind, self._say, reuse_port=worker)
+            return
+        if conf.get().layer == "local:":
+            raise CommandError("several workers need a channel layer between them: DIGI['LAYER'] = \"redis://…\"")
+        sys.exit(serving.run_workers(workers, [sys.executable, *sys.argv, "--worker"]))
+
+    def _say(self, text: str) -> None:
+        self.stdout.write(text)
+        self.stdout.flush()
 
     def _adopt(self) -> None:
         config, mapped = conf.get(), conf.mapped()
