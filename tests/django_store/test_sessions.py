@@ -92,7 +92,7 @@ def test_whose_session_has_ended_is_closed() -> None:
             found = logins.user_of(f"sessionid={session.session_key}")
             assert found is not None
             user, name, login = found
-            assert session.session_key not in login
+            assert str(session.session_key) not in login
             return engine.connect(token, user, name, login=login).result()
 
         opened = [enter(session) for session in (laptop, phone, bobs)]
