@@ -32,20 +32,22 @@ SERVERS = {
 class ClassicSite(Process):
     """A copy of the example under an ASGI server."""
 
-    def __init__(self, directory: Path, redis: str, server: str = "daphne", step: str | None = None) -> None:
+    def __init__(
+        self, directory: Path, redis: str, server: str = "daphne", step: str | None = None, data: Path | None = None
+    ) -> None:
         (program, *arguments), ready = SERVERS[server]
         port = free_port()
         self.source = directory / "classic-chat"
         command: list[str | Path] = [Path(sys.executable).parent / program]
         command += [argument.format(port=port) for argument in arguments]
         environment = {
-            "CHAT_DATA": str(directory / "data"),
+            "CHAT_DATA": str(data or directory / "data"),
             "CHAT_REDIS": redis,
             "DJANGO_SETTINGS_MODULE": "website.settings",
             "PYTHONPATH": str(self.source),
             "PYTHONUNBUFFERED": "1",
         }
-        super().__init__(command, ready, directory / "data", environment)
+        super().__init__(command, ready, data or directory / "data", environment)
         self.port = port
         shutil.copytree(EXAMPLE, self.source, ignore=shutil.ignore_patterns("data", "__pycache__"))
         if step is not None:

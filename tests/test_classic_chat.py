@@ -1,7 +1,7 @@
 """The classic chat in two real browsers: its pages, links, tables and scripts stay as they are at every step."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -137,3 +137,43 @@ def test_several_workers_share_a_port(tmp_path: Path, redis: str, open_browser: 
             chat(*enter(nginx, open_browser))
             assert server.stop() == 0
             assert server.output.count("Digi has ended.") == 2
+
+
+def test_a_fleet_of_stock_workers_and_digis(tmp_path: Path, redis: str, open_browser: Open) -> None:
+    """Alice's page is served by the project's own consumer, Bob's by Digi's, Alice's other one by Digi's server."""
+    with prepared(tmp_path, redis) as stock, ExitStack() as stack:
+        changed = ClassicSite(tmp_path / "changed", redis, "uvicorn", step="2-consumer", data=stock.data)
+        changed.manage("migrate")
+        server = DigiServer(changed)
+        nginx = Nginx(tmp_path, changed.port, server.port)
+        for process in (stock, changed, server, nginx):
+            stack.enter_context(process.running())
+        alice, bob, other = (
+            ClassicPage(open_browser(), site, user)
+            for site, user in ((stock, "alice"), (changed, "bob"), (nginx, "alice"))
+        )
+        pages = (alice, bob, other)
+        for page in pages:
+            page.enter()
+        shown = []
+        for number in range(3):
+            for page, name in zip(pages, ("stock", "consumer", "server"), strict=True):
+                shown.append(f"{name} {number}")
+                page.write(shown[-1])
+                for each in pages:
+                    each.wait_for_texts(*shown)
+        # What the stock worker has stored gets its number, and is not shown again.
+        alice.write("the last one")
+        shown.append("the last one")
+        changed.manage("digi", "adopt")
+        bob.edit("consumer 1", "consumer one")
+        bob.button("consumer 2", "delete")
+        other.edit("server 1", "server one")
+        shown[shown.index("consumer 1")] = "consumer one"
+        shown[shown.index("server 1")] = "server one"
+        shown.remove("consumer 2")
+        for page in pages:
+            page.wait_for_texts(*shown)
+            page.reload()
+            page.wait_for_texts(*shown)
+            assert page.complaints() == []

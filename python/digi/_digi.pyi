@@ -606,6 +606,13 @@ class ChangeRow:
         """The present state of a message that changed; one row however often it did."""
 
     @staticmethod
+    def adopted(seq: int, message: Message) -> ChangeRow:
+        """The same of one that others had stored, and shown to whom they could, before it got its number.
+
+        Pages that know the classic frames alone are not shown it again.
+        """
+
+    @staticmethod
     def member(seq: int, kind: Literal["joined", "left"], user: str) -> ChangeRow:
         """A membership change; each has its row."""
 

@@ -151,7 +151,7 @@ impl Consumer {
         }
         let mut frames = Vec::with_capacity(rows.len());
         for row in &rows {
-            if let Change::Message(message) = &row.change {
+            if let Change::Message(message) | Change::Adopted(message) = &row.change {
                 let op = match &message.body {
                     None => MessageOp::Deleted,
                     Some(_) if message.pos > original => MessageOp::Added,

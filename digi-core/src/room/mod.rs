@@ -212,7 +212,7 @@ impl<O> Room<O> {
             return;
         }
         if seq == self.shown.seq.next() || testing_bug!(SkipGapCheck) {
-            self.show(event, deliver);
+            self.show(event, false, deliver);
             self.drain_held(deliver);
         } else if self.held.len() < self.limits.held_events {
             self.held.insert(seq, event);
@@ -300,12 +300,21 @@ impl<O> Room<O> {
             if row.seq <= start {
                 continue;
             }
+            let was_adopted = matches!(row.change, Change::Adopted(_));
+            let mut is_known = false;
             let kind = match row.change {
                 Change::Member { op, member } => EventKind::Member { op, member },
-                Change::Message(message) => {
+                Change::Message(message) | Change::Adopted(message) => {
                     let op = match &message.body {
                         None => MessageOp::Deleted,
-                        Some(_) if message.pos > start => MessageOp::Added,
+                        // With the text of now it is new to everybody.
+                        Some(_) if message.pos > start && was_adopted && message.edited_at.is_some() => {
+                            MessageOp::Edited
+                        }
+                        Some(_) if message.pos > start => {
+                            is_known = was_adopted;
+                            MessageOp::Added
+                        }
                         Some(_) => MessageOp::Edited,
                     };
                     let frame = encoder.change(op, row.seq, &message);
@@ -314,7 +323,7 @@ impl<O> Room<O> {
                 }
             };
             let at = Cursor::new(self.shown.epoch, row.seq);
-            self.show(Event { room: self.id, at, kind }, deliver);
+            self.show(Event { room: self.id, at, kind }, is_known, deliver);
         }
         self.shown.seq = self.shown.seq.max(through);
         self.held.retain(|seq, _| *seq > through);
@@ -437,10 +446,11 @@ impl<O> Room<O> {
     }
 
     /// Hands out the next event.
-    fn show(&mut self, event: Event, deliver: &mut impl Deliver<O>) {
+    /// `is_known`: those who don't listen have been shown it by somebody else.
+    fn show(&mut self, event: Event, is_known: bool, deliver: &mut impl Deliver<O>) {
         self.shown.seq = event.at.seq;
         match event.kind {
-            EventKind::Message { frame, .. } => self.fan_out(event.at.seq, &frame, deliver),
+            EventKind::Message { frame, .. } => self.fan_out(event.at.seq, &frame, is_known, deliver),
             EventKind::Member { op, member } => {
                 self.known.remove(&member);
                 self.last_membership = event.at.seq;
@@ -459,9 +469,12 @@ impl<O> Room<O> {
         }
     }
 
-    fn fan_out(&mut self, seq: Seq, frame: &Frame, deliver: &mut impl Deliver<O>) {
+    fn fan_out(&mut self, seq: Seq, frame: &Frame, is_known: bool, deliver: &mut impl Deliver<O>) {
         let mut slow = Vec::new();
         for (session, member) in &mut self.members {
+            if is_known && !member.listens && matches!(member.phase, Phase::Live { .. }) {
+                continue;
+            }
             let room_left = match &mut member.phase {
                 Phase::Live { from } => {
                     let had = if testing_bug!(DropAtWrongSeq) { from.next() } else { *from };
@@ -489,7 +502,7 @@ impl<O> Room<O> {
             }
             let event = entry.remove();
             if seq > self.shown.seq {
-                self.show(event, deliver);
+                self.show(event, false, deliver);
             }
         }
     }

@@ -272,6 +272,9 @@ pub enum Change {
     /// The present state of a message that changed, one row however often it did. The state may be newer than
     /// [`Changes::through`].
     Message(Message),
+    /// The same of one that others had stored, and shown to whom they could, before it got its number here: clients
+    /// that know more than the classic frames recognise it by its id, others are not shown it a second time.
+    Adopted(Message),
     /// A membership change; each has its row.
     Member {
         /// What was done.

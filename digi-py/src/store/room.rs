@@ -73,6 +73,11 @@ impl ChangeRow {
     }
 
     #[staticmethod]
+    fn adopted(seq: u64, message: Message) -> Self {
+        Self(model::ChangeRow { seq: Seq(seq), change: Change::Adopted(message.0) })
+    }
+
+    #[staticmethod]
     fn member(seq: u64, kind: &str, user: String) -> PyResult<Self> {
         let change = Change::Member { op: member_op(kind)?, member: user.into() };
         Ok(Self(model::ChangeRow { seq: Seq(seq), change }))
@@ -86,7 +91,7 @@ impl ChangeRow {
     #[getter]
     fn kind(&self) -> &'static str {
         match &self.0.change {
-            Change::Message(_) => "message",
+            Change::Message(_) | Change::Adopted(_) => "message",
             Change::Member { op: MemberOp::Joined, .. } => "joined",
             Change::Member { op: MemberOp::Left, .. } => "left",
         }
@@ -95,7 +100,7 @@ impl ChangeRow {
     #[getter]
     fn message(&self) -> Option<Message> {
         match &self.0.change {
-            Change::Message(message) => Some(Message::new(message.clone())),
+            Change::Message(message) | Change::Adopted(message) => Some(Message::new(message.clone())),
             Change::Member { .. } => None,
         }
     }
@@ -103,7 +108,7 @@ impl ChangeRow {
     #[getter]
     fn user(&self) -> Option<&str> {
         match &self.0.change {
-            Change::Message(_) => None,
+            Change::Message(_) | Change::Adopted(_) => None,
             Change::Member { member, .. } => Some(member.as_str()),
         }
     }

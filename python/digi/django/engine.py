@@ -66,7 +66,7 @@ def make_engine() -> Engine:
     if config.store == "orm" and mssql.is_sql_server(config.database):
         store = mssql.store_url(config.database, config.sql_server)
     elif config.store == "orm":
-        store = OrmStore(config.database, conf.mapped())
+        store = OrmStore(config.database, conf.mapped(), others_show=config.bridge is not None)
     elif ":" not in config.store:
         store = cast("Store", import_string(config.store)())
     return Engine(

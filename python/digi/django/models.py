@@ -130,13 +130,14 @@ class Batch(models.Model):
 class Log(models.Model):
     """A change in a room whose messages are in a table of the project's own; adds are among them.
 
-    `pos` is the place of the message, the number of its add. Of an add the sender's key and name are kept.
+    `pos` is the place of the message: the number of its add, or of its adoption where others have written it. In these
+    rows stand the sender's key and name.
     """
 
     pk = models.CompositePrimaryKey("room_id", "seq")
     room_id = integer()
     seq = integer()
-    kind = integer(choices=[(0, "Added"), *KINDS])
+    kind = integer(choices=[(0, "Added"), *KINDS, (5, "Adopted")])
     message_id = integer_or_null()
     pos = integer_or_null()
     user_key = ExactCharField(max_length=KEY_LENGTH, null=True)

@@ -23,7 +23,9 @@ from digi.django.models import Head, Log
 from digi.django.tables import LAST_POS, LAST_ROOM, HeadRow, MessageRow, Tables
 from digi.errors import StoreRejectedError
 
-ADDED, EDITED, DELETED, JOINED, LEFT = range(5)
+ADDED, EDITED, DELETED, JOINED, LEFT, ADOPTED = range(6)
+#: Written by Digi, and by others.
+ADDS = (ADDED, ADOPTED)
 #: Keys that one query names.
 CHUNK = 500
 #: Among so many of a room's newest messages, and of the whole table's, what has no number is looked for by itself.
@@ -75,7 +77,7 @@ class ProjectTables(Tables):
         return found
 
     def _adds(self, room: int) -> QuerySet[Any]:
-        return self._all(Log).filter(room_id=room, kind=ADDED)
+        return self._all(Log).filter(room_id=room, kind__in=ADDS)
 
     def planned(self, batch: Batch, number: bool = True) -> Batch:
         """As in `Tables`."""
@@ -100,7 +102,9 @@ class ProjectTables(Tables):
         return Batch(batch.id, commands, now=batch.now, known=batch.known)
 
     def _numbered(self, keys: Iterable[int]) -> dict[int, int]:
-        rows = self._all(Log).filter(message_id__in=list(keys), kind=ADDED).values_list("message_id", "room_id", "pos")
+        rows = (
+            self._all(Log).filter(message_id__in=list(keys), kind__in=ADDS).values_list("message_id", "room_id", "pos")
+        )
         return {key: (room << 32) + pos for key, room, pos in rows}
 
     def shown(self, applied: Applied) -> Applied:
@@ -168,7 +172,7 @@ class ProjectTables(Tables):
             for key, _, sender, name, *created in missing.values_list(*columns):
                 seq += 1
                 at = max(at, _millis(created[0]) if created and created[0] else _now())
-                log.append((room, seq, ADDED, key, seq, _text(sender), _text(name), None, at))
+                log.append((room, seq, ADOPTED, key, seq, _text(sender), _text(name), None, at))
             self._insert("digi_log", _LOG, log)
             if log:
                 self.set_heads([(room, epoch, seq, floor, at)])
@@ -176,7 +180,7 @@ class ProjectTables(Tables):
         return count
 
     def _without_number(self) -> QuerySet[Any]:
-        known = self._all(Log).filter(message_id=OuterRef("pk"), kind=ADDED)
+        known = self._all(Log).filter(message_id=OuterRef("pk"), kind__in=ADDS)
         return self._all(self._mapped.message_model).filter(~Exists(known))
 
     def rooms_to_number(self, rooms: Sequence[int], above: int) -> list[int]:
@@ -192,7 +196,7 @@ class ProjectTables(Tables):
         model, name = self._mapped.message_model, self._mapped.room
         newest = self._all(model).filter(**{name: room}).order_by("-pk").values_list("pk", flat=True)[:RECENT]
         keys = list(newest)
-        return bool(keys) and self._all(Log).filter(message_id__in=keys, kind=ADDED).count() < len(keys)
+        return bool(keys) and self._all(Log).filter(message_id__in=keys, kind__in=ADDS).count() < len(keys)
 
     def newest_key(self) -> int:
         """The highest key in the project's table; 0 where it is empty."""
@@ -215,9 +219,16 @@ class ProjectTables(Tables):
 
     def log(self, room: int, after: int, through: int) -> list[Any]:
         """As in `Tables`."""
-        log = self._all(Log).filter(room_id=room, seq__gt=after, seq__lte=through, kind__gt=ADDED).order_by("seq")
+        log = (
+            self._all(Log).filter(room_id=room, seq__gt=after, seq__lte=through).exclude(kind__in=ADDS).order_by("seq")
+        )
         rows = log.values_list("seq", "kind", "pos", "user_key")
         return [(seq, kind, None if pos is None else (room << 32) + pos, user) for seq, kind, pos, user in rows]
+
+    def adopted(self, room: int, after: int, through: int) -> set[int]:
+        """The places of messages that others have written."""
+        log = self._all(Log).filter(room_id=room, seq__gt=after, seq__lte=through, kind=ADOPTED)
+        return set(log.values_list("seq", flat=True))
 
     # Messages.
 

@@ -75,10 +75,10 @@ class _RepeatedError(Exception):
 
 class OrmStore:
     """A `digi.Store` in the database `using` of the settings' DATABASES, in Digi's own tables or over models of the
-    project's (`mapped`).
+    project's (`mapped`). `others_show`: what others write there they show to their pages themselves.
     """
 
-    def __init__(self, using: str = "default", mapped: Mapped | None = None) -> None:
+    def __init__(self, using: str = "default", mapped: Mapped | None = None, *, others_show: bool = False) -> None:
         if is_sql_server(using):
             raise ConfigError(
                 f"the database {using!r} is SQL Server, where Digi's native store keeps the rooms: use "
@@ -88,6 +88,7 @@ class OrmStore:
             )
         self.using = using
         self._mapped = mapped
+        self._others_show = others_show
         self._planner = Planner()
         #: Whether an engine has it, and its calls come in threads of their own.
         self._is_an_engines = False
@@ -330,7 +331,12 @@ class OrmStore:
             found = tables.messages_between(room, after, through)
             # Those that were added before; what was purged since has nothing to tell.
             found += tables.messages(sorted(changed.keys() - {row[0] for row in found}))
-            rows += [ChangeRow.changed(changed.get(row[0], row[0] & LAST_POS), _message(tables, row)) for row in found]
+            # Where others show to their pages what they write, nobody is to see it twice.
+            adopted = tables.adopted(room, after, through) if self._others_show else set()
+            for row in found:
+                pos = row[0] & LAST_POS
+                make = ChangeRow.adopted if pos in adopted else ChangeRow.changed
+                rows.append(make(changed.get(row[0], pos), _message(tables, row)))
             rows.sort(key=lambda row: row.seq)
             if self._connection.vendor != "sqlite":
                 floor = _one(tables, room)[3]

@@ -221,6 +221,10 @@ class Tables:
         sql = self._select(("seq", "kind", "message_id", "user_key"), "digi_change", where, self._quote("seq"))
         return self._rows(sql, (room, after, through))
 
+    def adopted(self, room: int, after: int, through: int) -> set[int]:  # noqa: ARG002
+        """The places of messages that others have written, where others can."""
+        return set()
+
     # Messages.
 
     def messages(self, ids: Sequence[int]) -> list[MessageRow]:

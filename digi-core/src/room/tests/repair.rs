@@ -208,3 +208,24 @@ fn the_last_numbers_there_are_make_nothing_panic() {
     assert_eq!(driven.room.shown(), highest.cursor());
     assert_eq!(crate::store::model::raised(highest, highest.cursor(), Millis(1)), highest);
 }
+
+#[test]
+fn what_others_have_shown_is_new_to_those_only_who_know_it_again() {
+    let mut driven = Driven::with_member();
+    driven.enter(2, 5);
+    driven.room.listen(SessionId(2));
+    let mut changes = log(5, 8, 8);
+    for row in &mut changes.rows[..2] {
+        let Change::Message(message) = row.change.clone() else { unreachable!() };
+        row.change = Change::Adopted(message);
+    }
+    // The second one was edited since.
+    if let Change::Adopted(message) = &mut changes.rows[1].change {
+        message.edited_at = Some(Millis(9));
+    }
+    driven.head(head(8), at(5));
+    driven.wake();
+    driven.changes(Some(changes), at(8));
+    assert_eq!((driven.got(1), driven.got(2)), (vec![7, 8], vec![6, 7, 8]));
+    assert_eq!(driven.room.shown(), at(8));
+}

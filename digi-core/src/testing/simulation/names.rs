@@ -95,7 +95,7 @@ impl Names {
 
     fn changes(&self, changes: &mut Changes) {
         for row in &mut changes.rows {
-            if let Change::Message(message) = &mut row.change {
+            if let Change::Message(message) | Change::Adopted(message) = &mut row.change {
                 self.message(message);
             }
         }

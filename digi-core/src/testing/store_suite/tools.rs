@@ -131,7 +131,9 @@ pub(super) async fn changes(store: &dyn Store, room: RoomId, after: u64, limit: 
 /// The rows in short: number, and place and text of the message, or member and whether he joined.
 pub(super) fn rows(changes: &Changes) -> Vec<(u64, String)> {
     let text = |change: &Change| match change {
-        Change::Message(message) => format!("{} {}", message.pos, message.body.as_deref().unwrap_or("-")),
+        Change::Message(message) | Change::Adopted(message) => {
+            format!("{} {}", message.pos, message.body.as_deref().unwrap_or("-"))
+        }
         Change::Member { op: MemberOp::Joined, member } => format!("+{member}"),
         Change::Member { op: MemberOp::Left, member } => format!("-{member}"),
     };

@@ -29,7 +29,14 @@ class Migration(migrations.Migration):
                 (
                     "kind",
                     models.BigIntegerField(
-                        choices=[(0, "Added"), (1, "Edited"), (2, "Deleted"), (3, "Joined"), (4, "Left")]
+                        choices=[
+                            (0, "Added"),
+                            (1, "Edited"),
+                            (2, "Deleted"),
+                            (3, "Joined"),
+                            (4, "Left"),
+                            (5, "Adopted"),
+                        ]
                     ),
                 ),
                 ("message_id", models.BigIntegerField(null=True)),
