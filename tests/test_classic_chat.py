@@ -62,8 +62,12 @@ def enter(site: Process, open_browser: Open) -> Pages:
     return alice, bob
 
 
-def test_stock(tmp_path: Path, redis: str, open_browser: Open) -> None:
+@pytest.mark.parametrize("step", [None, "1-layer"])
+def test_the_projects_own_consumer(step: str | None, tmp_path: Path, redis: str, open_browser: Open) -> None:
+    """On the stock layer, and on Digi's."""
     with prepared(tmp_path, redis) as site:
+        if step:
+            site.take(step)
         site.start()
         alice, bob = enter(site, open_browser)
         chat(alice, bob)

@@ -1,0 +1,342 @@
+"""The channel layer: what carries messages between consumers, as Channels specifies it.
+
+    CHANNEL_LAYERS = {"default": {"BACKEND": "digi.channels.DigiChannelLayer"}}
+
+It works within one process, for all of its event loops and threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import functools
+import logging
+import marshal
+import re
+import secrets
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from channels.exceptions import ChannelFull
+from channels.layers import BaseChannelLayer
+
+logger = logging.getLogger(__name__)
+
+Message = dict[str, Any]
+
+#: Messages that wait in a channel, unless the setting says otherwise.
+CAPACITY = 10_000
+#: Seconds between two looks for what has expired.
+SWEEP = 10.0
+#: Seconds between two warnings about one channel.
+WARN = 60.0
+
+#: Of such values a receiver can have the same object as everybody.
+_UNCHANGEABLE = frozenset((str, int, float, bool, bytes, type(None)))
+
+_LONGEST = 99
+_CHANNEL = re.compile(r"[a-zA-Z\d\-_.]+(![a-zA-Z\d\-_.]*)?", re.ASCII)
+_GROUP = re.compile(r"[a-zA-Z\d\-_.]+", re.ASCII)
+
+
+class _Frozen:
+    """A message as it was when it was sent, for any number of receivers, none of whom sees what another one does to it.
+
+    Most are flat, and a copy of the outermost dict is enough. Others consist of what `marshal` knows, and are written
+    once and read by each. The rest is copied.
+    """
+
+    __slots__ = ("deadline", "flat", "rest", "written")
+
+    def __init__(self, message: Message, deadline: float) -> None:
+        self.deadline = deadline
+        self.flat: Message | None = None
+        if _UNCHANGEABLE.issuperset(map(type, message.values())):
+            self.flat = message.copy()
+            return
+        try:
+            # Without references, of which version 3 and later keep count: half the time.
+            self.written: bytes | None = marshal.dumps(message, 2)
+        except ValueError:
+            self.written = None
+            self.rest = copy.deepcopy(message)
+
+    def thaw(self) -> Message:
+        """One that is the receiver's own."""
+        if self.flat is not None:
+            return self.flat.copy()
+        message: Message = copy.deepcopy(self.rest) if self.written is None else marshal.loads(self.written)
+        return message
+
+
+class _Channel:
+    """The messages that wait for a receiver, and the receivers that wait for a message."""
+
+    __slots__ = ("capacity", "is_idle", "messages", "waiting", "warned")
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.messages: deque[_Frozen] = deque()
+        self.waiting: deque[asyncio.Future[None]] = deque()
+        #: Whether nothing has happened since the last sweep.
+        self.is_idle = False
+        self.warned = -WARN
+
+    def next_waiting(self) -> asyncio.Future[None] | None:
+        """Takes the receiver that has waited longest out."""
+        waiting = self.waiting
+        while waiting:
+            future = waiting.popleft()
+            if not future.done():
+                return future
+        return None
+
+    def take(self, now: float) -> _Frozen | None:
+        """The oldest message that has not expired."""
+        messages = self.messages
+        while messages:
+            try:
+                frozen = messages.popleft()
+            except IndexError:
+                break  # Another thread was faster.
+            if frozen.deadline >= now:
+                return frozen
+        return None
+
+
+class DigiChannelLayer(BaseChannelLayer):  # type: ignore[misc]
+    """A channel layer within one process.
+
+    * `capacity`: how many messages wait in a channel (10,000); `channel_capacity`: the same by patterns of names
+    * `expiry`: seconds until a message that nobody has received is gone (60)
+    * `group_expiry`: seconds until a channel is no longer in a group, unless it was added again (86,400)
+    * `prefix`: what names of new channels begin with
+
+    What doesn't fit is refused by `send` with `ChannelFull`; `group_send` passes that channel over, which `dropped`
+    counts and the log says, once a minute for each channel. A `receive` that is cancelled takes no message with it.
+    """
+
+    extensions = ("groups", "flush")
+
+    def __init__(
+        self,
+        *,
+        capacity: int = CAPACITY,
+        channel_capacity: Mapping[Any, int] | None = None,
+        expiry: float = 60,
+        group_expiry: float = 86_400,
+        prefix: str = "",
+    ) -> None:
+        super().__init__(expiry=expiry, capacity=capacity)
+        self.channel_capacity = self.compile_capacities(channel_capacity or {})
+        self.group_expiry = group_expiry
+        self.prefix = prefix
+        #: How many messages have found a channel full.
+        self.dropped = 0
+        self._lock = threading.Lock()
+        self._channels: dict[str, _Channel] = {}
+        #: Of each group the channels, with the time at which they are no longer in it; and the groups of each channel.
+        self._groups: dict[str, dict[str, float]] = {}
+        self._groups_of: dict[str, set[str]] = {}
+        self._node = secrets.token_hex(6)
+        self._next_sweep = time.monotonic() + SWEEP
+
+    async def new_channel(self, prefix: str = "specific") -> str:
+        """A name that nobody else has."""
+        return f"{self.prefix}{prefix.rstrip('.')}.{self._node}!{secrets.token_hex(6)}"
+
+    async def send(self, channel: str, message: Message) -> None:
+        """Sends to a channel. Raises `ChannelFull`."""
+        _check_channel(channel)
+        now = time.monotonic()
+        frozen = self._freeze(message, now)
+        with self._lock:
+            self._sweep_if_due(now)
+            box = self._channels.get(channel) or self._open(channel)
+            if len(box.messages) >= box.capacity:
+                raise ChannelFull(channel)
+            box.messages.append(frozen)
+            box.is_idle = False
+            future = box.next_waiting()
+        if future is not None:
+            _wake([future])
+
+    async def receive(self, channel: str) -> Message:
+        """The next message of a channel; waits for it."""
+        box = self._channels.get(channel)
+        if box is None:
+            _check_channel(channel)
+            with self._lock:
+                box = self._channels.get(channel) or self._open(channel)
+        box.is_idle = False
+        # Without the lock: a deque's operations are atomic, a sender looks for receivers after it has added the
+        # message, and a receiver for messages after it has said that it waits.
+        while (frozen := box.take(time.monotonic())) is None:
+            future = asyncio.get_running_loop().create_future()
+            box.waiting.append(future)
+            if box.messages or self._channels.get(channel) is not box:
+                box = self._look_again(channel, box, future)
+                continue
+            try:
+                await future
+            except BaseException:
+                self._give_up(box, future)
+                raise
+        return frozen.thaw()
+
+    def _look_again(self, channel: str, box: _Channel, future: asyncio.Future[None]) -> _Channel:
+        """A message came, or the channel was swept away, while a receiver began to wait."""
+        self._give_up(box, future)
+        with self._lock:
+            return self._channels.get(channel) or self._open(channel)
+
+    def _give_up(self, box: _Channel, future: asyncio.Future[None]) -> None:
+        """A receiver leaves: what it was woken for, or would have been, is told to another one."""
+        with self._lock:
+            with suppress(ValueError):
+                box.waiting.remove(future)
+            other = box.next_waiting() if box.messages else None
+        if other is not None:
+            _wake([other])
+
+    async def group_add(self, group: str, channel: str) -> None:
+        """Puts a channel into a group, or renews that."""
+        _check_group(group)
+        _check_channel(channel)
+        with self._lock:
+            self._groups.setdefault(group, {})[channel] = time.monotonic() + self.group_expiry
+            self._groups_of.setdefault(channel, set()).add(group)
+
+    async def group_discard(self, group: str, channel: str) -> None:
+        """Takes a channel out of a group; does nothing where it isn't in."""
+        _check_group(group)
+        _check_channel(channel)
+        with self._lock:
+            self._discard(group, channel)
+
+    async def group_send(self, group: str, message: Message) -> None:
+        """Sends to all channels of a group, but for those that are full."""
+        _check_group(group)
+        now = time.monotonic()
+        frozen = self._freeze(message, now)
+        woken = []
+        with self._lock:
+            self._sweep_if_due(now)
+            channels = self._channels
+            for channel in self._groups.get(group, ()):
+                box = channels.get(channel) or self._open(channel)
+                messages = box.messages
+                if len(messages) >= box.capacity:
+                    self._drop(group, channel, box, now)
+                    continue
+                messages.append(frozen)
+                if box.waiting and (future := box.next_waiting()) is not None:
+                    woken.append(future)
+        _wake(woken)
+
+    async def flush(self) -> None:
+        """Forgets all messages and groups. Who waits goes on waiting."""
+        with self._lock:
+            self._groups.clear()
+            self._groups_of.clear()
+            for box in self._channels.values():
+                box.messages.clear()
+
+    async def close(self) -> None:
+        """There is nothing to close."""
+
+    # What is called with the lock held.
+
+    def _open(self, channel: str) -> _Channel:
+        box = self._channels[channel] = _Channel(self.get_capacity(channel))
+        return box
+
+    def _discard(self, group: str, channel: str) -> None:
+        channels = self._groups.get(group)
+        if channels is None or channels.pop(channel, None) is None:
+            return
+        if not channels:
+            del self._groups[group]
+        groups = self._groups_of[channel]
+        groups.discard(group)
+        if not groups:
+            del self._groups_of[channel]
+
+    def _drop(self, group: str, channel: str, box: _Channel, now: float) -> None:
+        self.dropped += 1
+        if now - box.warned >= WARN:
+            box.warned = now
+            text = "channel %s is full (%d messages): what is sent to group %s does not reach it"
+            logger.warning(text, channel, box.capacity, group)
+
+    def _sweep_if_due(self, now: float) -> None:
+        """Forgets what has expired, now and then."""
+        if now < self._next_sweep:
+            return
+        self._next_sweep = now + SWEEP
+        for channel, box in list(self._channels.items()):
+            expired = False
+            while box.messages and box.messages[0].deadline < now:
+                box.messages.popleft()
+                expired = True
+            if expired and not box.waiting:
+                # Nobody receives there any more: who was in groups is gone.
+                for group in list(self._groups_of.get(channel, ())):
+                    self._discard(group, channel)
+            if box.is_idle and not box.messages and not box.waiting:
+                del self._channels[channel]
+            box.is_idle = True
+        for group, channels in list(self._groups.items()):
+            for channel in [channel for channel, until in channels.items() if until < now]:
+                self._discard(group, channel)
+
+    def _freeze(self, message: Message, now: float) -> _Frozen:
+        if not isinstance(message, dict):
+            raise TypeError(f"a message is a dict, not a {type(message).__name__}")
+        return _Frozen(message, now + self.expiry)
+
+
+def _wake(futures: list[asyncio.Future[None]]) -> None:
+    """Wakes receivers: those of this loop at once, those of another with one call for all of them."""
+    if not futures:
+        return
+    here = asyncio.get_running_loop()
+    elsewhere: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = {}
+    for future in futures:
+        loop = future.get_loop()
+        if loop is here:
+            future.set_result(None)
+        else:
+            elsewhere.setdefault(loop, []).append(future)
+    for loop, theirs in elsewhere.items():
+        # A loop that is closed has nobody left who waits.
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(_set_all, theirs)
+
+
+def _set_all(futures: list[asyncio.Future[None]]) -> None:
+    for future in futures:
+        if not future.done():
+            future.set_result(None)
+
+
+@functools.lru_cache(maxsize=100_000)
+def _check_channel(name: str) -> None:
+    _check(name, "channel", _CHANNEL)
+
+
+@functools.lru_cache(maxsize=100_000)
+def _check_group(name: str) -> None:
+    _check(name, "group", _GROUP)
+
+
+def _check(name: object, what: str, pattern: re.Pattern[str]) -> None:
+    if not isinstance(name, str) or len(name) > _LONGEST or not pattern.fullmatch(name):
+        raise TypeError(
+            f"a {what} name is a text of at most {_LONGEST} ASCII letters, digits, hyphens, underscores and periods"
+            f"{', with one ! where it belongs to a process' if what == 'channel' else ''}, not {name!r}"
+        )
