@@ -144,24 +144,27 @@ def test_several_workers_share_a_port(tmp_path: Path, redis: str, open_browser: 
 
 
 def test_a_fleet_of_stock_workers_and_digis(tmp_path: Path, redis: str, open_browser: Open) -> None:
-    """Alice's page is served by the project's own consumer, Bob's by Digi's, Alice's other one by Digi's server."""
+    """Alice's page is served by the project's own consumer, Bob's by Digi's, Alice's other one by Digi's server, and
+    Bob's other one by the project's own consumer on Digi's layer.
+    """
     with prepared(tmp_path, redis) as stock, ExitStack() as stack:
+        layered = ClassicSite(tmp_path / "layered", redis, step="1-layer", data=stock.data)
         changed = ClassicSite(tmp_path / "changed", redis, "uvicorn", step="2-consumer", data=stock.data)
         changed.manage("migrate")
         server = DigiServer(changed)
         nginx = Nginx(tmp_path, changed.port, server.port)
-        for process in (stock, changed, server, nginx):
+        for process in (stock, layered, changed, server, nginx):
             stack.enter_context(process.running())
-        alice, bob, other = (
+        alice, bob, other, last = (
             ClassicPage(open_browser(), site, user)
-            for site, user in ((stock, "alice"), (changed, "bob"), (nginx, "alice"))
+            for site, user in ((stock, "alice"), (changed, "bob"), (nginx, "alice"), (layered, "bob"))
         )
-        pages = (alice, bob, other)
+        pages = (alice, bob, other, last)
         for page in pages:
             page.enter()
         shown = []
         for number in range(3):
-            for page, name in zip(pages, ("stock", "consumer", "server"), strict=True):
+            for page, name in zip(pages, ("stock", "consumer", "server", "layer"), strict=True):
                 shown.append(f"{name} {number}")
                 page.write(shown[-1])
                 for each in pages:

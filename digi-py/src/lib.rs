@@ -9,6 +9,7 @@ mod hub;
 mod limits;
 mod logging;
 mod pending;
+mod redis;
 mod runtime;
 mod server;
 mod session;
@@ -28,6 +29,8 @@ mod _digi {
     use crate::engine::Engine;
     #[pymodule_export]
     use crate::pending::Pending;
+    #[pymodule_export]
+    use crate::redis::RedisLink;
     #[pymodule_export]
     use crate::server::{Handshake, Origins, Server, serve};
     #[pymodule_export]

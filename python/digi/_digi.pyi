@@ -28,6 +28,7 @@ __all__ = [
     "Pending",
     "Plan",
     "Planner",
+    "RedisLink",
     "Server",
     "Session",
     "Subject",
@@ -416,6 +417,24 @@ class Origins:
     def __new__(cls, origins: Sequence[str] | None = None) -> Self: ...
     def allow(self, origin: str | None, host: str | None) -> bool:
         """Whether a request with these two headers may connect. No origin: no browser, and let through."""
+
+@final
+class RedisLink:
+    """A connection to Redis for the channel layer, kept up by itself; `waits`: for commands that wait.
+
+    Raises `ValueError` for a wrong URL; what is asked of it, `ConnectionError`.
+    """
+
+    def __new__(cls, url: str, *, waits: bool = False) -> Self: ...
+    def run(self, commands: Sequence[Sequence[bytes]]) -> Pending[list[Any]]:
+        """The answers to commands, done one after the other; texts are bytes."""
+
+    def subscribe(self, channels: Sequence[str]) -> Pending[None]:
+        """Hear what is published there, also after the connection was made anew."""
+
+    def unsubscribe(self, channels: Sequence[str]) -> Pending[None]: ...
+    def received(self) -> Pending[list[tuple[bytes, bytes]]]:
+        """Channel and payload of all that came since the last time; waits until there is something."""
 
 @final
 class Server:

@@ -2,7 +2,7 @@
 
     CHANNEL_LAYERS = {"default": {"BACKEND": "digi.channels.DigiChannelLayer"}}
 
-It works within one process, for all of its event loops and threads.
+It works within one process, for all of its event loops and threads; with `hosts`, over Redis, for any number of them.
 """
 
 from __future__ import annotations
@@ -12,17 +12,20 @@ import copy
 import functools
 import logging
 import marshal
+import os
 import re
 import secrets
 import threading
 import time
+import weakref
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 from channels.exceptions import ChannelFull
 from channels.layers import BaseChannelLayer
+from django.core.exceptions import ImproperlyConfigured
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +56,7 @@ class _Frozen:
     __slots__ = ("deadline", "flat", "rest", "written")
 
     def __init__(self, message: Message, deadline: float) -> None:
+        #: By the monotonic clock.
         self.deadline = deadline
         self.flat: Message | None = None
         if _UNCHANGEABLE.issuperset(map(type, message.values())):
@@ -76,7 +80,7 @@ class _Frozen:
 class _Channel:
     """The messages that wait for a receiver, and the receivers that wait for a message."""
 
-    __slots__ = ("capacity", "is_idle", "messages", "waiting", "warned")
+    __slots__ = ("capacity", "is_idle", "is_left", "messages", "waiting", "warned")
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
@@ -84,6 +88,8 @@ class _Channel:
         self.waiting: deque[asyncio.Future[None]] = deque()
         #: Whether nothing has happened since the last sweep.
         self.is_idle = False
+        #: Whether the last receiver gave up.
+        self.is_left = False
         self.warned = -WARN
 
     def next_waiting(self) -> asyncio.Future[None] | None:
@@ -109,12 +115,16 @@ class _Channel:
 
 
 class DigiChannelLayer(BaseChannelLayer):  # type: ignore[misc]
-    """A channel layer within one process.
+    """A channel layer within one process, or over Redis.
 
+    * `hosts`: Redis servers, as URLs (`redis://[user:password@]host[:6379][/db]`), pairs of host and port, or dicts as
+      channels_redis takes them; groups and channels are distributed over several as there
+    * `format`: with `hosts`, which layer of channels_redis others may have: `"pubsub"` or `"core"`
+    * `symmetric_encryption_keys`: with `hosts`, the first encrypts, each decrypts
     * `capacity`: how many messages wait in a channel (10,000); `channel_capacity`: the same by patterns of names
     * `expiry`: seconds until a message that nobody has received is gone (60)
     * `group_expiry`: seconds until a channel is no longer in a group, unless it was added again (86,400)
-    * `prefix`: what names of new channels begin with
+    * `prefix`: what names begin with (with `hosts`, those at Redis: "asgi")
 
     What doesn't fit is refused by `send` with `ChannelFull`; `group_send` passes that channel over, which `dropped`
     counts and the log says, once a minute for each channel. A `receive` that is cancelled takes no message with it.
@@ -125,16 +135,26 @@ class DigiChannelLayer(BaseChannelLayer):  # type: ignore[misc]
     def __init__(
         self,
         *,
+        hosts: Sequence[Any] | None = None,
+        format: str | None = None,
+        symmetric_encryption_keys: Sequence[str | bytes] | None = None,
         capacity: int = CAPACITY,
         channel_capacity: Mapping[Any, int] | None = None,
         expiry: float = 60,
         group_expiry: float = 86_400,
-        prefix: str = "",
+        prefix: str | None = None,
     ) -> None:
         super().__init__(expiry=expiry, capacity=capacity)
         self.channel_capacity = self.compile_capacities(channel_capacity or {})
         self.group_expiry = group_expiry
-        self.prefix = prefix
+        self.prefix = prefix if prefix is not None else "asgi" if hosts else ""
+        self._make = _maker(hosts, format, symmetric_encryption_keys or (), self)
+        self._begin_anew()
+        # The parent's connections, threads and waiting receivers are not there in a child.
+        layer = weakref.ref(self)
+        os.register_at_fork(after_in_child=lambda: _begin_anew(layer()))
+
+    def _begin_anew(self) -> None:
         #: How many messages have found a channel full.
         self.dropped = 0
         self._lock = threading.Lock()
@@ -144,14 +164,32 @@ class DigiChannelLayer(BaseChannelLayer):  # type: ignore[misc]
         self._groups_of: dict[str, set[str]] = {}
         self._node = secrets.token_hex(6)
         self._next_sweep = time.monotonic() + SWEEP
+        self._redis = self._make() if self._make else None
 
     async def new_channel(self, prefix: str = "specific") -> str:
         """A name that nobody else has."""
-        return f"{self.prefix}{prefix.rstrip('.')}.{self._node}!{secrets.token_hex(6)}"
+        if self._redis is None:
+            return f"{self.prefix}{prefix.rstrip('.')}.{self._node}!{secrets.token_hex(6)}"
+        name: str = self._redis.new_name(prefix)
+        await self._opened(name)
+        return name
+
+    async def _opened(self, channel: str) -> _Channel:
+        """The channel, to which others can send from now on."""
+        _check_channel(channel)
+        with self._lock:
+            known = self._channels.get(channel)
+            box = known or self._open(channel)
+        if self._redis is not None and known is None:
+            await self._redis.open(channel)
+        return box
 
     async def send(self, channel: str, message: Message) -> None:
-        """Sends to a channel. Raises `ChannelFull`."""
+        """Sends to a channel. Raises `ChannelFull`, and with Redis away `ConnectionError`."""
         _check_channel(channel)
+        if self._redis is not None:
+            await self._redis.send(channel, _checked(message))
+            return
         now = time.monotonic()
         frozen = self._freeze(message, now)
         with self._lock:
@@ -167,12 +205,8 @@ class DigiChannelLayer(BaseChannelLayer):  # type: ignore[misc]
 
     async def receive(self, channel: str) -> Message:
         """The next message of a channel; waits for it."""
-        box = self._channels.get(channel)
-        if box is None:
-            _check_channel(channel)
-            with self._lock:
-                box = self._channels.get(channel) or self._open(channel)
-        box.is_idle = False
+        box = self._channels.get(channel) or await self._opened(channel)
+        box.is_idle = box.is_left = False
         # Without the lock: a deque's operations are atomic, a sender looks for receivers after it has added the
         # message, and a receiver for messages after it has said that it waits.
         while (frozen := box.take(time.monotonic())) is None:
@@ -182,9 +216,14 @@ class DigiChannelLayer(BaseChannelLayer):  # type: ignore[misc]
                 box = self._look_again(channel, box, future)
                 continue
             try:
+                if self._redis is not None and self._redis.counts and "!" not in channel:
+                    self._redis.wanted(channel)
                 await future
             except BaseException:
+                box.is_left = True
                 self._give_up(box, future)
+                if self._redis is not None and self._redis.counts:
+                    self._redis.unwanted(channel)
                 raise
         return frozen.thaw()
 
@@ -208,8 +247,11 @@ class DigiChannelLayer(BaseChannelLayer):  # type: ignore[misc]
         _check_group(group)
         _check_channel(channel)
         with self._lock:
+            is_first = group not in self._groups
             self._groups.setdefault(group, {})[channel] = time.monotonic() + self.group_expiry
             self._groups_of.setdefault(channel, set()).add(group)
+        if self._redis is not None:
+            await self._redis.group_add(group, channel, is_first)
 
     async def group_discard(self, group: str, channel: str) -> None:
         """Takes a channel out of a group; does nothing where it isn't in."""
@@ -217,29 +259,44 @@ class DigiChannelLayer(BaseChannelLayer):  # type: ignore[misc]
         _check_channel(channel)
         with self._lock:
             self._discard(group, channel)
+            was_last = group not in self._groups
+        if self._redis is not None:
+            await self._redis.group_discard(group, channel, was_last)
 
     async def group_send(self, group: str, message: Message) -> None:
-        """Sends to all channels of a group, but for those that are full."""
+        """Sends to all channels of a group, but for those that are full. Raises, with Redis away, `ConnectionError`."""
         _check_group(group)
+        if self._redis is not None:
+            await self._redis.group_send(group, _checked(message))
+            return
         now = time.monotonic()
         frozen = self._freeze(message, now)
-        woken = []
+        woken: list[asyncio.Future[None]] = []
         with self._lock:
             self._sweep_if_due(now)
-            channels = self._channels
-            for channel in self._groups.get(group, ()):
-                box = channels.get(channel) or self._open(channel)
-                messages = box.messages
-                if len(messages) >= box.capacity:
-                    self._drop(group, channel, box, now)
-                    continue
-                messages.append(frozen)
-                if box.waiting and (future := box.next_waiting()) is not None:
-                    woken.append(future)
+            self._spread(group, self._groups.get(group, ()), frozen, now, woken)
         _wake(woken)
+
+    def arrived(self, messages: Iterable[tuple[str | None, str, Message]]) -> None:
+        """What has come over Redis: for a group's channels here, or for a channel."""
+        now = time.monotonic()
+        woken: list[asyncio.Future[None]] = []
+        with self._lock:
+            self._sweep_if_due(now)
+            for group, channel, message in messages:
+                channels = (channel,) if group is None else self._groups.get(group, ())
+                self._spread(group or "of its own", channels, self._freeze(message, now), now, woken)
+        _wake(woken)
+
+    def capacity_of(self, channel: str) -> int:
+        """How many messages wait in a channel."""
+        capacity: int = self.get_capacity(channel)
+        return capacity
 
     async def flush(self) -> None:
         """Forgets all messages and groups. Who waits goes on waiting."""
+        if self._redis is not None:
+            await self._redis.flush()
         with self._lock:
             self._groups.clear()
             self._groups_of.clear()
@@ -254,6 +311,20 @@ class DigiChannelLayer(BaseChannelLayer):  # type: ignore[misc]
     def _open(self, channel: str) -> _Channel:
         box = self._channels[channel] = _Channel(self.get_capacity(channel))
         return box
+
+    def _spread(
+        self, group: str, names: Iterable[str], frozen: _Frozen, now: float, woken: list[asyncio.Future[None]]
+    ) -> None:
+        channels = self._channels
+        for name in names:
+            box = channels.get(name) or self._open(name)
+            messages = box.messages
+            if len(messages) >= box.capacity:
+                self._drop(group, name, box, now)
+                continue
+            messages.append(frozen)
+            if box.waiting and (future := box.next_waiting()) is not None:
+                woken.append(future)
 
     def _discard(self, group: str, channel: str) -> None:
         channels = self._groups.get(group)
@@ -278,6 +349,7 @@ class DigiChannelLayer(BaseChannelLayer):  # type: ignore[misc]
         if now < self._next_sweep:
             return
         self._next_sweep = now + SWEEP
+        closed = []
         for channel, box in list(self._channels.items()):
             expired = False
             while box.messages and box.messages[0].deadline < now:
@@ -287,24 +359,65 @@ class DigiChannelLayer(BaseChannelLayer):  # type: ignore[misc]
                 # Nobody receives there any more: who was in groups is gone.
                 for group in list(self._groups_of.get(channel, ())):
                     self._discard(group, channel)
-            if box.is_idle and not box.messages and not box.waiting:
+            is_gone = expired or box.is_left or not (self._redis and self._redis.opens)
+            if box.is_idle and is_gone and not box.messages and not box.waiting:
                 del self._channels[channel]
+                closed.append(channel)
             box.is_idle = True
         for group, channels in list(self._groups.items()):
             for channel in [channel for channel, until in channels.items() if until < now]:
                 self._discard(group, channel)
+        if self._redis is not None and closed:
+            self._redis.close(closed)
 
     def _freeze(self, message: Message, now: float) -> _Frozen:
-        if not isinstance(message, dict):
-            raise TypeError(f"a message is a dict, not a {type(message).__name__}")
-        return _Frozen(message, now + self.expiry)
+        return _Frozen(_checked(message), now + self.expiry)
+
+
+def _begin_anew(layer: DigiChannelLayer | None) -> None:
+    if layer is not None:
+        layer._begin_anew()
+
+
+def _maker(
+    hosts: Sequence[Any] | None, format: str | None, keys: Sequence[str | bytes], layer: DigiChannelLayer
+) -> Callable[[], Any] | None:
+    """What makes the way to Redis, or None. Raises `ImproperlyConfigured`."""
+    if not hosts:
+        if format or keys:
+            raise ImproperlyConfigured("DigiChannelLayer: `format` and `symmetric_encryption_keys` need `hosts`")
+        return None
+    if format not in ("pubsub", "core"):
+        raise ImproperlyConfigured(
+            f'DigiChannelLayer: with `hosts`, `format` says which layer of channels_redis others have: "pubsub" or '
+            f'"core", not {format!r}'
+        )
+    from digi.channels import redis
+    from digi.django.bridge import urls
+
+    try:
+        found = urls(hosts)
+    except ImproperlyConfigured as problem:
+        raise ImproperlyConfigured(f"DigiChannelLayer: {problem}") from None
+    if format == "pubsub":
+        serializer = redis.Serializer(keys, 0, None)
+        return lambda: redis.PubSub(layer, redis.Hosts(found), serializer, layer.prefix)
+    expiry, group_expiry = int(layer.expiry), int(layer.group_expiry)
+    serializer = redis.Serializer(keys, redis.PREFIX, expiry + 10)
+    return lambda: redis.Core(layer, redis.Hosts(found), serializer, layer.prefix, expiry, group_expiry)
+
+
+def _checked(message: Message) -> Message:
+    if not isinstance(message, dict):
+        raise TypeError(f"a message is a dict, not a {type(message).__name__}")
+    return message
 
 
 def _wake(futures: list[asyncio.Future[None]]) -> None:
     """Wakes receivers: those of this loop at once, those of another with one call for all of them."""
     if not futures:
         return
-    here = asyncio.get_running_loop()
+    here = asyncio._get_running_loop()
     elsewhere: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = {}
     for future in futures:
         loop = future.get_loop()

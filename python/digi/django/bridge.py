@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -15,6 +15,8 @@ _FORMATS = {
     "channels_redis.core.RedisChannelLayer": "core",
     "channels_redis.pubsub.RedisPubSubChannelLayer": "pubsub",
 }
+#: Which speaks one of them, too.
+_DIGIS = "digi.channels.DigiChannelLayer"
 _KEYS = ("format", "group", "hosts", "prefix", "symmetric_encryption_keys", "capacity", "expiry", "group_expiry")
 #: What belongs to a stock process alone.
 _NOT_NEEDED = ("channel_capacity", "on_disconnect", "on_reconnect")
@@ -51,6 +53,8 @@ def _stock() -> dict[str, Any]:
     """The layer that the project's own consumers have."""
     layer = getattr(settings, "CHANNEL_LAYERS", {}).get("default", {})
     backend = layer.get("BACKEND")
+    if backend == _DIGIS and layer.get("CONFIG", {}).get("hosts"):
+        return dict(layer["CONFIG"])
     if backend not in _FORMATS:
         raise ImproperlyConfigured(
             f"DIGI['BRIDGE']: CHANNEL_LAYERS['default']['BACKEND'] is {backend!r}, and none of {', '.join(_FORMATS)}. "
@@ -71,7 +75,14 @@ def _problems(wanted: Mapping[str, Any]) -> Iterator[str]:
         if wanted.get(key) is not None and not isinstance(wanted[key], (list, tuple)):
             yield f"{key}: a list"
             return
-    for number, host in enumerate(wanted.get("hosts") or (), 1):
+    yield from _host_problems(wanted.get("hosts") or ())
+
+
+def _host_problems(hosts: object) -> Iterator[str]:
+    if not isinstance(hosts, (list, tuple)):
+        yield "hosts: a list"
+        return
+    for number, host in enumerate(hosts, 1):
         fits = isinstance(host, str) or (isinstance(host, (list, tuple)) and len(host) == 2) or _is_known(host)
         if not fits:
             # Not shown: it may have a password in it.
@@ -87,6 +98,13 @@ def _is_known(host: object) -> bool:
     return host.keys() == {"address"} or (
         "host" in host and host.keys() <= {"host", "port", "db", "username", "password"}
     )
+
+
+def urls(hosts: Sequence[Any]) -> list[str]:
+    """Redis servers as channels_redis takes them, as URLs. Raises `ImproperlyConfigured`."""
+    for problem in _host_problems(hosts):
+        raise ImproperlyConfigured(problem)
+    return [_url(host) for host in hosts]
 
 
 def _url(host: Any) -> str:

@@ -1,0 +1,423 @@
+"""The ways of the channel layer to other processes: Redis, in the two formats of channels_redis 4.3.
+
+Both are those of the package's own layers (`channels_redis.pubsub.RedisPubSubChannelLayer`,
+`channels_redis.core.RedisChannelLayer`), so that processes with either may be in one fleet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import logging
+import random
+import secrets
+import threading
+import time
+import uuid
+import zlib
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+import msgpack
+from channels.exceptions import ChannelFull
+
+from digi._digi import RedisLink
+
+logger = logging.getLogger(__name__)
+
+Message = dict[str, Any]
+Command = list[bytes]
+
+#: Seconds after which a reader looks whether it is still wanted.
+WAIT = 5
+#: Seconds between two attempts to read where Redis is away.
+RETRY = 0.5
+#: How many messages are taken at once.
+TOGETHER = 1_000
+#: What `random_prefix_length` is in the core format, where a sorted set must not have two of the same.
+PREFIX = 12
+
+
+class Local(Protocol):
+    """What a transport hands what has come to."""
+
+    def arrived(self, messages: Iterable[tuple[str | None, str, Message]]) -> None:
+        """Messages for a group (if one is named) or a channel, in their order."""
+
+    def capacity_of(self, channel: str) -> int:
+        """How many messages wait in a channel."""
+
+
+class Serializer:
+    """Messages as MessagePack, encrypted if there are keys."""
+
+    def __init__(self, keys: Sequence[str | bytes], prefix: int, ttl: int | None) -> None:
+        self._prefix = prefix
+        self._ttl = ttl
+        self._crypter = _crypter(keys) if keys else None
+
+    def write(self, message: Mapping[str, Any]) -> bytes:
+        """Raises what msgpack raises for values that it does not know."""
+        payload: bytes = msgpack.packb(message)
+        if self._crypter is not None:
+            payload = self._crypter.encrypt(payload)
+        return random.randbytes(self._prefix) + payload if self._prefix else payload
+
+    def read(self, payload: bytes) -> Message | None:
+        """None, and a line in the log, for what is no message."""
+        try:
+            payload = payload[self._prefix :]
+            if self._crypter is not None:
+                payload = self._crypter.decrypt(payload, self._ttl)
+            message = msgpack.unpackb(payload, strict_map_key=False)
+        except Exception as error:
+            logger.warning("what came over Redis is no message and is dropped: %s", type(error).__name__)
+            return None
+        return message if isinstance(message, dict) else None
+
+
+def _crypter(keys: Sequence[str | bytes]) -> Any:
+    from cryptography.fernet import Fernet, MultiFernet
+
+    secrets_ = [key.encode() if isinstance(key, str) else key for key in keys]
+    return MultiFernet([Fernet(base64.urlsafe_b64encode(hashlib.sha256(key).digest())) for key in secrets_])
+
+
+def host_of(name: str, size: int) -> int:
+    """The host that a name belongs to, of so many: `channels_redis.utils._consistent_hash`."""
+    return 0 if size == 1 else int((zlib.crc32(name.encode()) & 0xFFF) / (4096 / float(size)))
+
+
+class _Batch:
+    """The commands of one turn of an event loop."""
+
+    def __init__(self, hosts: int, future: asyncio.Future[None]) -> None:
+        self.commands: list[list[Command]] = [[] for _ in range(hosts)]
+        self.answers: list[list[Any]] = [[] for _ in range(hosts)]
+        self.future = future
+
+
+class Hosts:
+    """The Redis servers, and what is said to them: all that an event loop says in one turn goes out together."""
+
+    def __init__(self, urls: Sequence[str]) -> None:
+        self.urls = list(urls)
+        self.links = [RedisLink(url) for url in urls]
+        self._batches: dict[asyncio.AbstractEventLoop, _Batch] = {}
+
+    def of(self, name: str) -> int:
+        """The number of the server for a name."""
+        return host_of(name, len(self.links))
+
+    async def ask(self, host: int, *commands: Command) -> list[Any]:
+        """The answers to commands, which are done one after the other. Raises `ConnectionError`."""
+        loop = asyncio.get_running_loop()
+        batch = self._batches.get(loop)
+        if batch is None:
+            batch = self._batches[loop] = _Batch(len(self.links), loop.create_future())
+            loop.call_soon(self._send, loop)
+        first = len(batch.commands[host])
+        batch.commands[host] += commands
+        await asyncio.shield(batch.future)
+        return batch.answers[host][first : first + len(commands)]
+
+    def _send(self, loop: asyncio.AbstractEventLoop) -> None:
+        batch = self._batches.pop(loop)
+        # Whoever asked may have been cancelled, and nobody else looks at what went wrong.
+        batch.future.add_done_callback(lambda future: future.cancelled() or future.exception())
+        loop.create_task(self._finish(batch)).add_done_callback(_RUNNING.discard)
+
+    async def _finish(self, batch: _Batch) -> None:
+        _RUNNING.add(asyncio.current_task())
+        try:
+            pending = [
+                (host, self.links[host].run(commands)) for host, commands in enumerate(batch.commands) if commands
+            ]
+            for host, answers in pending:
+                batch.answers[host] = await answers
+        except BaseException as error:
+            if not batch.future.done():
+                batch.future.set_exception(error)
+            if not isinstance(error, Exception):
+                raise
+        else:
+            if not batch.future.done():
+                batch.future.set_result(None)
+
+
+#: A loop alone keeps no task alive.
+_RUNNING: set[Any] = set()
+
+
+class PubSub:
+    """The format of `RedisPubSubChannelLayer`: a Redis channel for every channel and every group."""
+
+    #: Whether a channel has to be opened before others can send to it, and who receives to be counted.
+    opens, counts = True, False
+
+    def __init__(self, local: Local, hosts: Hosts, serializer: Serializer, prefix: str) -> None:
+        self._local = local
+        self._hosts = hosts
+        self._serializer = serializer
+        self._prefix = prefix
+        self._begun = False
+
+    def new_name(self, prefix: str) -> str:
+        """As the package makes them."""
+        return f"{self._prefix}{prefix}{'' if prefix.endswith('.') else '.'}{uuid.uuid4().hex}"
+
+    def _group(self, group: str) -> str:
+        return f"{self._prefix}__group__{group}"
+
+    async def open(self, channel: str) -> None:
+        """From now on what is sent to a channel comes."""
+        self._begin()
+        await self._hosts.links[self._hosts.of(channel)].subscribe([channel])
+
+    def close(self, channels: Sequence[str]) -> None:
+        """Nobody receives there any more; it need not be waited for."""
+        for channel in channels:
+            self._hosts.links[self._hosts.of(channel)].unsubscribe([channel])
+
+    async def group_add(self, group: str, channel: str, is_first: bool) -> None:
+        """A channel here is in a group; the first one of this process."""
+        del channel
+        self._begin()
+        if is_first:
+            name = self._group(group)
+            await self._hosts.links[self._hosts.of(name)].subscribe([name])
+
+    async def group_discard(self, group: str, channel: str, was_last: bool) -> None:
+        """It no longer is."""
+        del channel
+        if was_last:
+            name = self._group(group)
+            await self._hosts.links[self._hosts.of(name)].unsubscribe([name])
+
+    async def send(self, channel: str, message: Message) -> None:
+        """To a channel of whatever process."""
+        await self._publish(channel, message)
+
+    async def group_send(self, group: str, message: Message) -> None:
+        """To all processes that have channels in the group."""
+        await self._publish(self._group(group), message)
+
+    async def _publish(self, name: str, message: Message) -> None:
+        command = [b"PUBLISH", name.encode(), self._serializer.write(message)]
+        await self._hosts.ask(self._hosts.of(name), command)
+
+    async def flush(self) -> None:
+        """Redis keeps nothing."""
+
+    def _begin(self) -> None:
+        if not self._begun:
+            self._begun = True
+            for link in self._hosts.links:
+                _in_thread("digi-pubsub", self._read, link)
+
+    def _read(self, link: RedisLink) -> None:
+        groups = self._group("")
+        while True:
+            arrived = []
+            for raw, payload in link.received().result():
+                name = raw.decode()
+                if (message := self._serializer.read(payload)) is not None:
+                    group = name[len(groups) :] if name.startswith(groups) else None
+                    arrived.append((group, name, message))
+            self._local.arrived(arrived)
+
+
+#: Keys: those of the channels. Arguments: a payload each, a capacity each, the score, the expiry. As the package's own.
+_ADD = b"""
+local full = {}
+local now, expiry = ARGV[#ARGV - 1], ARGV[#ARGV]
+for i = 1, #KEYS do
+    redis.call('ZREMRANGEBYSCORE', KEYS[i], '-inf', tonumber(now) - tonumber(expiry))
+    if redis.call('ZCARD', KEYS[i]) < tonumber(ARGV[#KEYS + i]) then
+        redis.call('ZADD', KEYS[i], now, ARGV[i])
+        redis.call('EXPIRE', KEYS[i], expiry)
+    else
+        full[#full + 1] = i
+    end
+end
+return full
+"""
+
+_DELETE = b"""
+local keys = redis.call('KEYS', ARGV[1])
+for i = 1, #keys, 5000 do
+    redis.call('DEL', unpack(keys, i, math.min(i + 4999, #keys)))
+end
+"""
+
+
+class Core:
+    """The format of `RedisChannelLayer`: sorted sets, one for all channels of a process and one for every other channel
+    and every group.
+    """
+
+    opens, counts = False, True
+
+    def __init__(
+        self, local: Local, hosts: Hosts, serializer: Serializer, prefix: str, expiry: int, group_expiry: int
+    ) -> None:
+        self._local = local
+        self._hosts = hosts
+        self._serializer = serializer
+        self._prefix = prefix
+        self._expiry = expiry
+        self._group_expiry = group_expiry
+        self._client = uuid.uuid4().hex
+        self._reading: set[str] = set()
+        #: Channels that belong to no process: how many receivers wait.
+        self._wanted: defaultdict[str, int] = defaultdict(int)
+        self._lock = threading.Lock()
+        self._last_score = 0.0
+
+    def new_name(self, prefix: str) -> str:
+        """As the package makes them."""
+        return f"{prefix.rstrip('.')}.{self._client}!{secrets.token_hex(16)}"
+
+    async def open(self, channel: str) -> None:
+        """What is sent to this process's channels comes from now on."""
+        place = _place(channel)
+        if "!" not in channel or not place.endswith(f"{self._client}!"):
+            return
+        self._read_on(place, lambda: True)
+
+    def close(self, channels: Sequence[str]) -> None:
+        """They have nothing of their own at Redis."""
+
+    def _key(self, place: str) -> bytes:
+        return f"{self._prefix}{place}".encode()
+
+    def _group(self, group: str) -> bytes:
+        return f"{self._prefix}:group:{group}".encode()
+
+    def _score(self) -> bytes:
+        """The time, and no two the same: what is sent first comes first."""
+        self._last_score = max(time.time(), self._last_score + 1e-6)
+        return b"%.6f" % self._last_score
+
+    async def group_add(self, group: str, channel: str, is_first: bool) -> None:
+        """Any channel, of any process."""
+        del is_first
+        key = self._group(group)
+        await self._hosts.ask(
+            self._hosts.of(group),
+            [b"ZADD", key, b"%.6f" % time.time(), channel.encode()],
+            [b"EXPIRE", key, b"%d" % self._group_expiry],
+        )
+
+    async def group_discard(self, group: str, channel: str, was_last: bool) -> None:
+        """The same."""
+        del was_last
+        await self._hosts.ask(self._hosts.of(group), [b"ZREM", self._group(group), channel.encode()])
+
+    async def send(self, channel: str, message: Message) -> None:
+        """Raises `ChannelFull`."""
+        if "!" in channel:
+            message = message | {"__asgi_channel__": channel}
+            host = self._hosts.of(_place(channel))
+        else:
+            host = random.randrange(len(self._hosts.links))
+        item = (self._key(_place(channel)), self._serializer.write(message), self._local.capacity_of(channel))
+        if await self._add(host, [item]):
+            raise ChannelFull(channel)
+
+    async def group_send(self, group: str, message: Message) -> None:
+        """To all channels of the group that have room."""
+        key, host = self._group(group), self._hosts.of(group)
+        expired = b"%d" % (int(time.time()) - self._group_expiry)
+        _, members = await self._hosts.ask(
+            host, [b"ZREMRANGEBYSCORE", key, b"0", expired], [b"ZRANGE", key, b"0", b"-1"]
+        )
+        places: defaultdict[str, list[str]] = defaultdict(list)
+        for member in members:
+            channel = member.decode()
+            places[_place(channel)].append(channel)
+        by_host: defaultdict[int, list[tuple[bytes, bytes, int]]] = defaultdict(list)
+        for place, channels in places.items():
+            payload = self._serializer.write(message | {"__asgi_channel__": channels})
+            by_host[self._hosts.of(place)].append((self._key(place), payload, self._local.capacity_of(channels[0])))
+        full = sum(await asyncio.gather(*(self._add(host, items) for host, items in by_host.items())))
+        if full:
+            logger.info("%d places for channels of group %s are full", full, group)
+
+    async def _add(self, host: int, items: Sequence[tuple[bytes, bytes, int]]) -> int:
+        """Adds to sorted sets; how many were full."""
+        keys, payloads, capacities = zip(*items, strict=True)
+        command = [b"EVAL", _ADD, b"%d" % len(keys), *keys, *payloads, *(b"%d" % capacity for capacity in capacities)]
+        [full] = await self._hosts.ask(host, [*command, self._score(), b"%d" % self._expiry])
+        return len(full)
+
+    def wanted(self, channel: str) -> None:
+        """Somebody waits at a channel that belongs to no process: one message is taken for each who does."""
+        with self._lock:
+            self._wanted[channel] += 1
+        self._read_on(channel, lambda: self._wanted[channel] > 0)
+
+    def _read_on(self, place: str, is_wanted: Callable[[], bool]) -> None:
+        with self._lock:
+            if place in self._reading:
+                return
+            self._reading.add(place)
+        for url in self._hosts.urls:
+            # Where `send` of the package puts what is for one channel depends on its whole name: it may be any host.
+            _in_thread("digi-core", self._read, place, url, is_wanted)
+
+    def _read(self, place: str, url: str, is_wanted: Callable[[], bool]) -> None:
+        # A connection that waits can do nothing else: each place has its own.
+        link = RedisLink(url, waits=True)
+        key, own = self._key(place), place.endswith("!")
+        commands = [[b"BZPOPMIN", key, b"%d" % WAIT]]
+        if own:
+            commands.append([b"ZPOPMIN", key, b"%d" % TOGETHER])
+        while is_wanted():
+            try:
+                first, *rest = link.run(commands).result()
+            except ConnectionError:
+                time.sleep(RETRY)
+                continue
+            payloads = [first[1]] if first is not None else []
+            payloads += _members(rest[0]) if rest else []
+            messages = [message for payload in payloads if (message := self._serializer.read(payload)) is not None]
+            if not own:
+                with self._lock:
+                    self._wanted[place] = max(0, self._wanted[place] - len(messages))
+            self._local.arrived(_spread(place, messages))
+        with self._lock:
+            self._reading.discard(place)
+
+    def unwanted(self, channel: str) -> None:
+        """One receiver less."""
+        with self._lock:
+            self._wanted[channel] = max(0, self._wanted[channel] - 1)
+
+    async def flush(self) -> None:
+        """Deletes all keys that begin so, as the package does."""
+        for host in range(len(self._hosts.links)):
+            await self._hosts.ask(host, [b"EVAL", _DELETE, b"0", f"{self._prefix}*".encode()])
+
+
+def _place(channel: str) -> str:
+    """Where what is for a channel waits: of a process's channels, all in one place."""
+    return channel[: channel.find("!") + 1] or channel
+
+
+def _members(popped: list[Any]) -> list[bytes]:
+    """The members out of an answer of ZPOPMIN, which is a list of pairs or flat."""
+    return [entry[0] if isinstance(entry, list) else entry for entry in popped if not isinstance(entry, float)]
+
+
+def _spread(place: str, messages: Iterable[Message]) -> Iterable[tuple[None, str, Message]]:
+    for message in messages:
+        channels = message.pop("__asgi_channel__", place)
+        for channel in channels if isinstance(channels, list) else [channels]:
+            yield None, channel, message
+
+
+def _in_thread(name: str, work: Callable[..., None], *arguments: Any) -> None:
+    threading.Thread(target=work, args=arguments, name=name, daemon=True).start()
