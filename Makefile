@@ -33,6 +33,7 @@ bench: .venv-bench/.digi
 	cargo bench -p digi-core
 	cargo run --release -p digi-load -- --python .venv-bench/bin/python
 	cargo run --release -p digi-load -- layer
+	.venv-bench/bin/python tests/load/python/channel_layers.py
 
 # The URL goes on in the environment: a command line, and with it a password, can be read by everybody on the machine.
 bench-store:

@@ -52,6 +52,13 @@ def test_every_frame_in_the_protocol_is_a_json_object_with_a_type() -> None:
         assert "type" in frame or "message" in frame, line
 
 
+def test_the_way_from_channels_shows_the_changes_that_are_tested() -> None:
+    text = (ROOT / "docs/migrate-from-channels.md").read_text()
+    shown = [fence for language, fence in FENCE.findall(text) if language in ("diff", "nginx", "")]
+    names = ("1-layer.patch", "2-consumer.patch", "3-server.patch", "nginx.conf", "Caddyfile")
+    assert shown == [(ROOT / "examples/classic-chat/steps" / name).read_text() for name in names]
+
+
 def test_the_protocol_names_only_codes_that_exist() -> None:
     table = set(re.findall(r"^\| \d+ \| `([a-z_]+)` \|", (ROOT / "docs/errors.md").read_text(), re.MULTILINE))
     used = re.findall(r'"code":"([a-z_]+)"', (ROOT / "docs/protocol.md").read_text())
