@@ -78,7 +78,10 @@ impl Inbox {
             waiting.messages.pop_front();
             waiting.dropped += 1;
             if waiting.dropped.is_power_of_two() {
-                warn!(dropped = waiting.dropped, "more comes from Redis than the event loop takes; the oldest is dropped");
+                warn!(
+                    dropped = waiting.dropped,
+                    "more comes from Redis than the event loop takes; the oldest is dropped"
+                );
             }
         }
         waiting.messages.push_back((channel, payload));
@@ -137,13 +140,7 @@ impl RedisLink {
         let info = url.into_connection_info().map_err(wrong)?;
         let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
         let client = Client::open(info.set_redis_settings(settings)).map_err(wrong)?;
-        let link = Link {
-            client,
-            waits,
-            manager: OnceCell::new(),
-            inbox: Arc::default(),
-            keeper: Mutex::default(),
-        };
+        let link = Link { client, waits, manager: OnceCell::new(), inbox: Arc::default(), keeper: Mutex::default() };
         Ok(Self(Arc::new(Owned::new(link))))
     }
 
@@ -190,7 +187,8 @@ impl RedisLink {
             Poll::Ready(Ok(std::mem::take(&mut waiting.messages)))
         });
         Ok(Pending::lazy(work, |py, messages| {
-            let pairs = messages.iter().map(|(channel, payload)| (PyBytes::new(py, channel), PyBytes::new(py, payload)));
+            let pairs =
+                messages.iter().map(|(channel, payload)| (PyBytes::new(py, channel), PyBytes::new(py, payload)));
             Ok(PyList::new(py, pairs.collect::<Vec<_>>())?.into_any().unbind())
         }))
     }
