@@ -21,13 +21,15 @@ from django.db.models.signals import post_delete, post_save
 from django.http import HttpRequest, parse_cookie
 
 from digi._digi import Engine
-from digi.django import conf
+from digi.django import conf, posting
 from digi.django.engine import get_engine
 
 logger = logging.getLogger(__name__)
 
 #: Seconds for which a session is remembered by which nobody is here: who comes in is on the way for some of them.
 KEPT = 60.0
+#: Seconds between two looks at what other processes have left behind.
+SWEEP = 5.0
 
 
 class _Sessions:
@@ -79,12 +81,19 @@ def remember(session_key: str) -> str:
 
 
 def _watch() -> None:
-    while seconds := conf.get().login_check:
-        time.sleep(seconds)
+    checked = time.monotonic()
+    while True:
+        time.sleep(SWEEP)
+        seconds = conf.get().login_check
+        is_due = seconds and time.monotonic() - checked >= seconds
         try:
-            check()
+            if get_engine().is_open:
+                posting.sweep()
+            if is_due:
+                checked = time.monotonic()
+                check()
         except Exception:
-            logger.exception("it could not be looked who is still logged in")
+            logger.exception("it could not be looked who is still logged in, or what was left behind")
 
 
 def check() -> int:

@@ -151,3 +151,17 @@ class Log(models.Model):
 
     def __str__(self) -> str:
         return f"{self.seq} in {self.room_id}"
+
+
+class Post(models.Model):
+    """What was posted in a transaction and is to be carried out once that is committed; see `digi.django.posting`."""
+
+    op_id = ExactCharField(max_length=32, primary_key=True)
+    at = millis()
+    operation = ExactTextField()
+
+    class Meta:
+        db_table = "digi_post"
+
+    def __str__(self) -> str:
+        return str(self.op_id)

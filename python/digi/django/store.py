@@ -33,6 +33,7 @@ from digi._digi import (
     Plan,
     Planner,
 )
+from digi.django import signals
 from digi.django.failures import Lost, as_store_error, has_given_way, schema_error
 from digi.django.mapping import Mapped
 from digi.django.mssql import is_sql_server
@@ -249,6 +250,7 @@ class OrmStore:
             self._planner.rolled_back()
             raise
         self._planner.committed()
+        signals.tell(type(self), self.using, batch.commands, applied.outcomes)
         return applied
 
     def _apply(self, tables: Tables, batch: Batch) -> Applied:

@@ -1,4 +1,4 @@
-"""The log beside messages in a table of the project's own."""
+"""The log beside messages in a table of the project's own, and what waits for a transaction of the project's."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import digi.django.fields
 
 
 class Migration(migrations.Migration):
-    """Makes the table, which stays empty where the messages are in Digi's own."""
+    """Makes the tables; the log stays empty where the messages are in Digi's own."""
 
     dependencies: ClassVar[list[tuple[str, str]]] = [("digi", "0001_initial")]
     operations: ClassVar[list[Operation]] = [
@@ -50,5 +50,14 @@ class Migration(migrations.Migration):
                 "db_table": "digi_log",
                 "indexes": [models.Index(fields=["message_id"], name="digi_log_message")],
             },
+        ),
+        migrations.CreateModel(
+            name="Post",
+            fields=[
+                ("op_id", digi.django.fields.ExactCharField(max_length=32, primary_key=True, serialize=False)),
+                ("at", digi.django.fields.MillisField()),
+                ("operation", digi.django.fields.ExactTextField()),
+            ],
+            options={"db_table": "digi_post"},
         ),
     ]
