@@ -20,6 +20,7 @@
 | `EMIT` | `"v1"` | `"fernet"` seals as the classic app did |
 | `ROUTE` | `"/ws/chat/"` | what precedes the token in the path |
 | `LOGIN_CHECK` | `60` | seconds between two looks whether those who are connected are still logged in; 0: none |
+| `ADMIN_BODIES` | `False` | whether Django's admin shows what messages say |
 | `ORIGINS` | `None` | pages that may connect; `None`: those of the host that the request is for |
 """
 
@@ -66,6 +67,7 @@ class Config:
     emit: Literal["v1", "fernet"] = "v1"
     route: str = "/ws/chat/"
     login_check: int = 60
+    admin_bodies: bool = False
     origins: Sequence[str] | None = None
 
 
@@ -257,5 +259,6 @@ _TESTS: dict[str, Callable[[Any], str | None]] = {
     "EMIT": _emit,
     "ROUTE": _route,
     "LOGIN_CHECK": _login_check,
+    "ADMIN_BODIES": _is(bool, "True or False"),
     "ORIGINS": _origins,
 }
