@@ -2,7 +2,7 @@
 
 `python asgi_app.py` makes the room of alice and bob and prints its token. DIGI_STORE is `native` (the default) or
 `orm`, Django's own connection to an SQLite file with the same tables, or to the database whose settings DIGI_DATABASE
-has as JSON. DIGI_LAYER is the channel layer.
+has as JSON; `project` is the same over tables of the project's own. DIGI_LAYER is the channel layer.
 """
 
 import json
@@ -35,11 +35,26 @@ def store(data: Path) -> str | Store:
 
     database = json.loads(os.environ.get("DIGI_DATABASE", "null"))
     database = database or {"ENGINE": "django.db.backends.sqlite3", "NAME": file}
-    settings.configure(DATABASES={"default": database}, INSTALLED_APPS=["digi.django"], SECRET_KEY=SECRET)
+    apps = ["django.contrib.contenttypes", "django.contrib.auth", "django_store.project"] if _is_projects() else []
+    settings.configure(
+        DATABASES={"default": database},
+        INSTALLED_APPS=["digi.django", *apps],
+        SECRET_KEY=SECRET,
+        DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
+    )
     django.setup()
+    from digi.django.mapping import look_up
     from digi.django.store import OrmStore
 
-    return OrmStore()
+    if not _is_projects():
+        return OrmStore()
+    from django_store.project.models import CIRCLES
+
+    return OrmStore("default", look_up(CIRCLES))
+
+
+def _is_projects() -> bool:
+    return os.environ.get("DIGI_STORE") == "project"
 
 
 @cache
@@ -49,7 +64,7 @@ def engine() -> Engine:
 
 
 def migrate() -> None:
-    if os.environ.get("DIGI_STORE") == "orm":
+    if os.environ.get("DIGI_STORE") in ("orm", "project"):
         from django.core.management import call_command
 
         call_command("migrate", verbosity=0)

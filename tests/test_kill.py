@@ -107,6 +107,14 @@ def writing(load: Load, writers: list[Writer], server: Process) -> Iterator[None
     assert not any(thread.is_alive() for thread in threads)
 
 
+OWN = "SELECT pos, client_id, body, sender_key FROM digi_message ORDER BY pos"
+#: Of the project's own tables; a row there that has no number, or a number without its row, shows as a gap.
+PROJECTS = (
+    "SELECT log.seq, log.client_id, post.text, post.author FROM project_post AS post"
+    " LEFT JOIN digi_log AS log ON log.message_id = post.id AND log.kind = 0 ORDER BY log.seq"
+)
+
+
 def check(data: Path, copy: Path, acknowledged: dict[str, int]) -> int:
     """Looks at a copy, so that the server itself has to recover what the kill has left.
 
@@ -116,7 +124,8 @@ def check(data: Path, copy: Path, acknowledged: dict[str, int]) -> int:
     shutil.copytree(data, copy)
     with closing(sqlite3.connect(copy / "chat.db")) as database:
         assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-        messages = database.execute("SELECT pos, client_id, body, sender_key FROM digi_message ORDER BY pos").fetchall()
+        is_own = not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'project_post'").fetchall()
+        messages = database.execute(OWN if is_own else PROJECTS).fetchall()
         changes = database.execute("SELECT seq FROM digi_change").fetchall()
         (last,) = database.execute("SELECT last_seq FROM digi_head WHERE room_id = 1").fetchone()
     numbers = sorted([pos for pos, *_ in messages] + [seq for (seq,) in changes])
@@ -129,9 +138,11 @@ def check(data: Path, copy: Path, acknowledged: dict[str, int]) -> int:
     return len(stored) - len(acknowledged)
 
 
-@pytest.fixture(params=["rust", "native", "orm"])
+@pytest.fixture(params=["rust", "native", "orm", "project"])
 def killable(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Process]:
-    """The Rust server, and Uvicorn with the engine in it, over the native store and over Django's connection."""
+    """The Rust server, and Uvicorn with the engine in it, over the native store and over Django's connection, in
+    Digi's own tables and in the project's.
+    """
     data = tmp_path / "data"
     if request.param == "rust":
         server: Process = Server(request.getfixturevalue("server_binary"), data)

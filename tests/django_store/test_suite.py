@@ -11,6 +11,7 @@ from digi.django.mapping import Mapped, look_up
 from digi.django.store import OrmStore
 from digi.testing import Subject, run_store_test, store_suite_tests
 from django_store.planned_ids import PlannedIds
+from django_store.project.models import CIRCLES
 
 TOO_LONG = 2 << 20
 
@@ -25,14 +26,6 @@ def limit_sqlite(connection: BaseDatabaseWrapper, **_: object) -> None:
         with connection.cursor() as cursor:
             cursor.execute(f"PRAGMA max_page_count = {(4 << 20) // 4096}")
 
-
-#: Models of the project's own.
-CIRCLES = {
-    "ROOM_MODEL": "project.Circle",
-    "MEMBERS": {"model": "project.Membership", "room": "circle", "user": "person", "role": "is_moderator"},
-    "MESSAGE_MODEL": "project.Post",
-    "FIELDS": {"sender": "author", "body": "text"},
-}
 
 #: Tests that know what ids messages have in Digi's own tables, or compare with a store that has those.
 ABOUT_IDS = {

@@ -7,6 +7,14 @@ from django.db import models
 
 from digi.django.fields import ExactCharField, ExactTextField
 
+#: What `DIGI` says of circles and posts.
+CIRCLES = {
+    "ROOM_MODEL": "project.Circle",
+    "MEMBERS": {"model": "project.Membership", "room": "circle", "user": "person", "role": "is_moderator"},
+    "MESSAGE_MODEL": "project.Post",
+    "FIELDS": {"sender": "author", "body": "text"},
+}
+
 
 class Circle(models.Model):
     """A room with any number of members."""
