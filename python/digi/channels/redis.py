@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import itertools
 import logging
 import random
 import secrets
@@ -30,8 +31,10 @@ logger = logging.getLogger(__name__)
 Message = dict[str, Any]
 Command = list[bytes]
 
-#: Seconds after which a reader looks whether it is still wanted.
+#: Seconds after which a reader looks anew.
 WAIT = 5
+#: Seconds at one of several servers before the next one is looked at.
+TURN = b"0.05"
 #: Seconds between two attempts to read where Redis is away.
 RETRY = 0.5
 #: How many messages are taken at once.
@@ -285,7 +288,10 @@ class Core:
         place = _place(channel)
         if "!" not in channel or not place.endswith(f"{self._client}!"):
             return
-        self._read_on(place, lambda: True)
+        if self._begins(place):
+            for url in self._hosts.urls:
+                # Where the package's `send` puts what is for one channel depends on its whole name: it may be any host.
+                _in_thread("digi-core", self._read_own, place, url)
 
     def close(self, channels: Sequence[str]) -> None:
         """They have nothing of their own at Redis."""
@@ -357,39 +363,55 @@ class Core:
         """Somebody waits at a channel that belongs to no process: one message is taken for each who does."""
         with self._lock:
             self._wanted[channel] += 1
-        self._read_on(channel, lambda: self._wanted[channel] > 0)
+        if self._begins(channel):
+            _in_thread("digi-core", self._read_shared, channel)
 
-    def _read_on(self, place: str, is_wanted: Callable[[], bool]) -> None:
+    def _begins(self, place: str) -> bool:
+        """Whether nobody reads there yet."""
         with self._lock:
             if place in self._reading:
-                return
+                return False
             self._reading.add(place)
-        for url in self._hosts.urls:
-            # Where `send` of the package puts what is for one channel depends on its whole name: it may be any host.
-            _in_thread("digi-core", self._read, place, url, is_wanted)
+            return True
 
-    def _read(self, place: str, url: str, is_wanted: Callable[[], bool]) -> None:
-        # A connection that waits can do nothing else: each place has its own.
+    def _read_own(self, place: str, url: str) -> None:
+        """What is for this process, all that waits at once."""
+        key = self._key(place)
+        commands = [[b"BZPOPMIN", key, b"%d" % WAIT], [b"ZPOPMIN", key, b"%d" % TOGETHER]]
+        # A connection that waits can do nothing else.
         link = RedisLink(url, waits=True)
-        key, own = self._key(place), place.endswith("!")
-        commands = [[b"BZPOPMIN", key, b"%d" % WAIT]]
-        if own:
-            commands.append([b"ZPOPMIN", key, b"%d" % TOGETHER])
-        while is_wanted():
+        while True:
             try:
-                first, *rest = link.run(commands).result()
+                first, rest = link.run(commands).result()
             except ConnectionError:
                 time.sleep(RETRY)
                 continue
-            payloads = [first[1]] if first is not None else []
-            payloads += _members(rest[0]) if rest else []
-            messages = [message for payload in payloads if (message := self._serializer.read(payload)) is not None]
-            if not own:
-                with self._lock:
-                    self._wanted[place] = max(0, self._wanted[place] - len(messages))
+            payloads = [] if first is None else [first[1]]
+            self._hand_on(place, payloads + _members(rest))
+
+    def _read_shared(self, channel: str) -> None:
+        """One message for each who waits, and no more: others may wait for the rest."""
+        key, links = self._key(channel), [RedisLink(url, waits=True) for url in self._hosts.urls]
+        # The package's `send` takes any of the hosts, and so each is looked at in turn.
+        command = [b"BZPOPMIN", key, b"%d" % WAIT if len(links) == 1 else TURN]
+        for link in itertools.cycle(links):
+            with self._lock:
+                if not self._wanted[channel]:
+                    self._reading.discard(channel)
+                    return
+            try:
+                [popped] = link.run([command]).result()
+            except ConnectionError:
+                time.sleep(RETRY)
+                continue
+            if popped is not None:
+                self.unwanted(channel)
+                self._hand_on(channel, [popped[1]])
+
+    def _hand_on(self, place: str, payloads: Iterable[bytes]) -> None:
+        messages = [message for payload in payloads if (message := self._serializer.read(payload)) is not None]
+        if messages:
             self._local.arrived(_spread(place, messages))
-        with self._lock:
-            self._reading.discard(place)
 
     def unwanted(self, channel: str) -> None:
         """One receiver less."""
