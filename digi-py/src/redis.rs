@@ -16,7 +16,7 @@ use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyList};
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{Client, IntoConnectionInfo, Pipeline, ProtocolVersion, PushInfo, PushKind, Value};
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tracing::warn;
 
@@ -31,6 +31,8 @@ const ANSWER: Duration = Duration::from_secs(5);
 const CONNECT: Duration = Duration::from_secs(3);
 /// How often a connection is used at the least: a broken one is noticed then, and made anew.
 const ALIVE: Duration = Duration::from_secs(3);
+/// How many changes of subscriptions wait. Beyond, they are refused.
+const CHANGES: usize = 10_000;
 /// Between two attempts to connect.
 const DELAY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
@@ -44,6 +46,15 @@ struct Link {
     manager: OnceCell<ConnectionManager>,
     inbox: Arc<Inbox>,
     keeper: Mutex<Option<AbortHandle>>,
+    changes: Mutex<Option<mpsc::Sender<Change>>>,
+}
+
+/// Channels to be subscribed to, or no longer, and whom to tell. Done one after the other, in the order in which they
+/// were asked for: what is subscribed to in the end is what was asked for last.
+struct Change {
+    channels: Vec<String>,
+    subscribe: bool,
+    done: oneshot::Sender<Result<(), Failure>>,
 }
 
 impl Drop for Link {
@@ -97,6 +108,25 @@ impl Link {
         Ok(made.clone())
     }
 
+    /// The queue of changes, and the task behind it, which ends with the link.
+    fn changes(link: &Arc<Owned<Self>>) -> Result<mpsc::Sender<Change>, Failure> {
+        let mut known = link.get()?.changes.lock();
+        if let Some(changes) = &*known {
+            return Ok(changes.clone());
+        }
+        let (sender, mut changes) = mpsc::channel::<Change>(CHANGES);
+        let link = Arc::downgrade(link);
+        runtime::handle()?.spawn(async move {
+            while let Some(Change { channels, subscribe, done }) = changes.recv().await {
+                let Some(link) = link.upgrade() else { return };
+                // Nobody may wait for it any more.
+                let _ = done.send(link.change(channels, subscribe).await);
+            }
+        });
+        *known = Some(sender.clone());
+        Ok(sender)
+    }
+
     async fn connect(&self) -> redis::RedisResult<ConnectionManager> {
         let inbox = self.inbox.clone();
         let push = move |info: PushInfo| -> Result<(), redis::aio::SendError> {
@@ -126,6 +156,17 @@ impl Link {
     }
 }
 
+impl Owned<Link> {
+    async fn change(&self, channels: Vec<String>, subscribe: bool) -> Result<(), Failure> {
+        let mut manager = self.get()?.manager().await?;
+        let changed = match subscribe {
+            true => manager.subscribe(channels).await,
+            false => manager.unsubscribe(channels).await,
+        };
+        changed.map_err(connection_error)
+    }
+}
+
 fn connection_error(error: redis::RedisError) -> Failure {
     PyConnectionError::new_err(format!("Redis: {error}")).into()
 }
@@ -140,7 +181,14 @@ impl RedisLink {
         let info = url.into_connection_info().map_err(wrong)?;
         let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
         let client = Client::open(info.set_redis_settings(settings)).map_err(wrong)?;
-        let link = Link { client, waits, manager: OnceCell::new(), inbox: Arc::default(), keeper: Mutex::default() };
+        let link = Link {
+            client,
+            waits,
+            manager: OnceCell::new(),
+            inbox: Arc::default(),
+            keeper: Mutex::default(),
+            changes: Mutex::default(),
+        };
         Ok(Self(Arc::new(Owned::new(link))))
     }
 
@@ -200,16 +248,12 @@ impl RedisLink {
 
 impl RedisLink {
     fn change(&self, channels: Vec<String>, subscribe: bool) -> PyResult<Pending> {
-        let link = self.0.clone();
-        let running = runtime::handle()?.spawn(async move {
-            let mut manager = link.get()?.manager().await?;
-            let changed = match subscribe {
-                true => manager.subscribe(channels).await,
-                false => manager.unsubscribe(channels).await,
-            };
-            changed.map_err(connection_error)
-        });
-        let work = async move { running.await.map_err(|_| Failure::from(digi_core::Code::Internal))? };
+        let (done, changed) = oneshot::channel();
+        let change = Change { channels, subscribe, done };
+        Link::changes(&self.0)?
+            .try_send(change)
+            .map_err(|_| PyConnectionError::new_err("Redis: too many subscriptions wait to be changed"))?;
+        let work = async move { changed.await.map_err(|_| Failure::from(digi_core::Code::Internal))? };
         Ok(Pending::new(work, |py, ()| Ok(py.None())))
     }
 }

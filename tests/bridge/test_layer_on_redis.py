@@ -118,6 +118,27 @@ def test_channels_that_belong_to_no_process(servers: list[RedisServer], style: s
     run(main())
 
 
+def test_who_comes_while_another_one_goes_hears_everything(servers: list[RedisServer], style: str) -> None:
+    """As a page that is reloaded: the old consumer leaves the group while the new one joins it."""
+
+    async def main() -> None:
+        async with layers(servers, style) as (_, first, second):
+            before = await first.new_channel()
+            await first.group_add("room", before)
+            for number in range(200):
+                after = await first.new_channel()
+                leaving = asyncio.ensure_future(first.group_discard("room", before))
+                if number % 2:
+                    await asyncio.sleep(0)
+                await first.group_add("room", after)
+                await second.group_send("room", {"number": number})
+                assert await receive(first, after) == {"number": number}
+                await leaving
+                before = after
+
+    run(main())
+
+
 def test_capacity_of_core(servers: list[RedisServer]) -> None:
     async def main() -> None:
         async with layers(servers[:1], "core", capacity=3) as (stock, first, second):

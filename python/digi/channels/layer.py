@@ -247,21 +247,24 @@ class DigiChannelLayer(BaseChannelLayer):  # type: ignore[misc]
         _check_group(group)
         _check_channel(channel)
         with self._lock:
-            is_first = group not in self._groups
             self._groups.setdefault(group, {})[channel] = time.monotonic() + self.group_expiry
             self._groups_of.setdefault(channel, set()).add(group)
-        if self._redis is not None:
-            await self._redis.group_add(group, channel, is_first)
+            # It begins with the lock held, so that it comes before or after what others ask for, as here.
+            adding = self._redis.group_add(group, channel) if self._redis else None
+        if adding is not None:
+            await adding
 
     async def group_discard(self, group: str, channel: str) -> None:
         """Takes a channel out of a group; does nothing where it isn't in."""
         _check_group(group)
         _check_channel(channel)
         with self._lock:
+            was_in = channel in self._groups.get(group, ())
             self._discard(group, channel)
-            was_last = group not in self._groups
-        if self._redis is not None:
-            await self._redis.group_discard(group, channel, was_last)
+            was_last = was_in and group not in self._groups
+            discarding = self._redis.group_discard(group, channel, was_last) if self._redis else None
+        if discarding is not None:
+            await discarding
 
     async def group_send(self, group: str, message: Message) -> None:
         """Sends to all channels of a group, but for those that are full. Raises, with Redis away, `ConnectionError`."""

@@ -18,7 +18,7 @@ import time
 import uuid
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgpack
@@ -184,20 +184,21 @@ class PubSub:
         for channel in channels:
             self._hosts.links[self._hosts.of(channel)].unsubscribe([channel])
 
-    async def group_add(self, group: str, channel: str, is_first: bool) -> None:
-        """A channel here is in a group; the first one of this process."""
+    def group_add(self, group: str, channel: str) -> Awaitable[None]:
+        """A channel here is in a group. Begins at once, and is to be awaited."""
         del channel
         self._begin()
-        if is_first:
-            name = self._group(group)
-            await self._hosts.links[self._hosts.of(name)].subscribe([name])
+        name = self._group(group)
+        # Once more where it is subscribed to: the first one may still be waiting for that.
+        return self._hosts.links[self._hosts.of(name)].subscribe([name])
 
-    async def group_discard(self, group: str, channel: str, was_last: bool) -> None:
-        """It no longer is."""
+    def group_discard(self, group: str, channel: str, was_last: bool) -> Awaitable[None]:
+        """It no longer is; it was the last one of this process. Begins at once."""
         del channel
-        if was_last:
-            name = self._group(group)
-            await self._hosts.links[self._hosts.of(name)].unsubscribe([name])
+        if not was_last:
+            return _nothing()
+        name = self._group(group)
+        return self._hosts.links[self._hosts.of(name)].unsubscribe([name])
 
     async def send(self, channel: str, message: Message) -> None:
         """To a channel of whatever process."""
@@ -230,6 +231,10 @@ class PubSub:
                     group = name[len(groups) :] if name.startswith(groups) else None
                     arrived.append((group, name, message))
             self._local.arrived(arrived)
+
+
+async def _nothing() -> None:
+    pass
 
 
 #: Keys: those of the channels. Arguments: a payload each, a capacity each, the score, the expiry. As the package's own.
@@ -307,9 +312,8 @@ class Core:
         self._last_score = max(time.time(), self._last_score + 1e-6)
         return b"%.6f" % self._last_score
 
-    async def group_add(self, group: str, channel: str, is_first: bool) -> None:
+    async def group_add(self, group: str, channel: str) -> None:
         """Any channel, of any process."""
-        del is_first
         key = self._group(group)
         await self._hosts.ask(
             self._hosts.of(group),

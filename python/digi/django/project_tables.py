@@ -117,7 +117,9 @@ class ProjectTables(Tables):
         kind, message, planned = outcome.kind, outcome.message, outcome.message_id
         if planned is None:
             return outcome
-        key = self._keys[planned]
+        key = self._keys.get(planned)
+        if key is None:
+            return outcome  # A batch of long ago, and the message was purged since.
         if kind == "duplicate":
             return Outcome.duplicate(key, outcome.pos or 0)
         if message is None or kind not in ("added", "edited", "deleted"):
