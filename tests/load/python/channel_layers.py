@@ -139,7 +139,9 @@ def main() -> None:
         server, url = redis_server(directory)
         try:
             hosts = [url]
-            for style, stock in (("pubsub", RedisPubSubChannelLayer), ("core", RedisChannelLayer)):
+            # With its own capacity of 100 the core layer loses most of it.
+            stocks = {"pubsub": RedisPubSubChannelLayer, "core": partial(RedisChannelLayer, capacity=10_000)}
+            for style, stock in stocks.items():
                 over: dict[str, Callable[[], Any]] = {
                     f"channels_redis.{style}": partial(stock, hosts=hosts),
                     "DigiChannelLayer": partial(DigiChannelLayer, hosts=hosts, format=style),
