@@ -247,6 +247,23 @@ def test_wrong_mappings(setting: dict[str, Any], problem: str) -> None:
         conf.get()
 
 
+class Router:
+    """As a project has one that keeps an application's tables elsewhere."""
+
+    def db_for_write(self, model: Any, **_: Any) -> str | None:
+        return "postgresql" if model._meta.app_label == "project" else None
+
+
+def test_the_projects_routers_say_which_database() -> None:
+    with override_settings(DATABASE_ROUTERS=[Router()]):
+        with override_settings(DIGI=PAIRS):
+            assert conf.get().database == "postgresql"
+        with override_settings(DIGI=PAIRS | {"DATABASE": "mariadb"}):
+            assert conf.get().database == "mariadb"
+        with override_settings(DIGI={}):
+            assert conf.get().database == "default"
+
+
 def test_a_field_to_many_users_is_a_membership() -> None:
     found = look_up(
         {
