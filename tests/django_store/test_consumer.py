@@ -125,6 +125,15 @@ def test_hooks(site: Site) -> None:
         await socket.send_to(json.dumps({"message": "hello"}))
         added = await frame(socket)
         assert (added["message"], added["seen"]) == ("HELLO", True)
+        # No way leads past it.
+        for kind in (
+            '"type": null',
+            '"type": "typing", "action": "add"',
+            '"type": "add", "type": null',
+            '"action": "add"',
+        ):
+            await socket.send_to(f'{{{kind}, "message": "a secret"}}')
+            assert (await frame(socket))["detail"] == "not here"
         await socket.send_to("no JSON")
         assert (await frame(socket))["code"] == "bad_json"
         await socket.disconnect(timeout=TIMEOUT)

@@ -111,6 +111,20 @@ def test_what_a_process_that_died_has_left_behind(chat: Chat, monkeypatch: pytes
     assert posting.sweep() == 0
 
 
+def test_what_cannot_be_stored_holds_nobody_up(sqlite: str) -> None:
+    assert sqlite == "default"
+    alice, bob = (User.objects.create_user(name) for name in ("alice", "bob"))
+    pair = Pair.objects.create(one=alice, two=bob)
+    with override_settings(DIGI=PAIRS), get_engine():
+        with transaction.atomic():
+            announce(pair, "by nobody, and the table wants a writer")
+            post(pair, alice, 7)  # type: ignore[arg-type]
+            post(pair, alice, "what comes behind")
+        assert not Post.objects.exists()
+    assert [letter.words for letter in Letter.objects.all()] == ["what comes behind"]
+    connections["default"].close()
+
+
 def test_a_store_that_is_away_keeps_it(chat: Chat, monkeypatch: pytest.MonkeyPatch) -> None:
     def away(*_: object, **__: object) -> None:
         raise digi.StoreUnavailableError("away")

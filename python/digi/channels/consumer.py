@@ -17,6 +17,9 @@ from digi.types import Identity
 
 Frame = dict[str, Any]
 
+#: What changes no message. All else is shown to `before_store`, so that nothing gets past it.
+_OTHERS = ("resume", "history", "typing", "read")
+
 
 class Refused(Exception):
     """Raised by `before_store`: the change is not made, and the text is shown to who asked for it."""
@@ -77,7 +80,10 @@ class ChatConsumer:
         return True
 
     async def before_store(self, frame: Frame) -> Frame:
-        """What the page asks for (`add`, `edit` or `delete`), as it is or changed. Raises `Refused`."""
+        """What the page asks for (`add`, `edit` or `delete`; an `add` may have no type), as it is or changed.
+
+        Raises `Refused`. Frames of no known type come here as well; the engine refuses them.
+        """
         return frame
 
     async def before_send(self, frame: Frame) -> Frame | None:
@@ -123,12 +129,11 @@ class ChatConsumer:
             frame = json.loads(text)
         except ValueError:
             return text  # What is wrong with it, the engine says.
-        if not isinstance(frame, dict) or frame.get("type", frame.get("action", "add")) not in (
-            "add",
-            "edit",
-            "delete",
-        ):
+        if not isinstance(frame, dict):
             return text
+        if frame.get("type") in _OTHERS and "action" not in frame:
+            # Written anew, so that the engine sees what was judged here, whatever stood there twice.
+            return json.dumps(frame)
         try:
             return json.dumps(await self.before_store(frame))
         except Refused as refused:

@@ -34,7 +34,7 @@ from digi._digi import Outcome
 from digi.django import conf, mssql
 from digi.django.engine import get_engine
 from digi.django.models import Post
-from digi.errors import ClosedError, InputError, RefusedError, StoreUnavailableError
+from digi.errors import InputError, RefusedError, StoreRejectedError
 
 logger = logging.getLogger(__name__)
 
@@ -119,15 +119,15 @@ def _carry_out(operation: dict[str, Any], op_id: str | None = None) -> Outcome:
 
 
 def _finish(row: Post) -> None:
-    """Carries a row out and removes it, unless the store is away."""
+    """Carries a row out and removes it, unless it can be done later. No row holds up those behind it."""
     using = conf.get().database
     try:
         _carry_out(json.loads(row.operation), row.op_id)
-    except (StoreUnavailableError, ClosedError) as error:
-        logger.warning("what was posted in a transaction is carried out later: %s", error)
-        return
-    except (RefusedError, InputError) as error:
+    except (RefusedError, InputError, StoreRejectedError, TypeError, ValueError) as error:
         logger.warning("what was posted in a transaction is refused: %s", error)
+    except Exception as error:
+        logger.warning("what was posted in a transaction is carried out later: %s: %s", type(error).__name__, error)
+        return
     Post.objects.using(using).filter(pk=row.pk).delete()
 
 
