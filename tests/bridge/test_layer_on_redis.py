@@ -93,9 +93,9 @@ def test_everybody_hears_everybody(servers: list[RedisServer], style: str, keys:
     run(main())
 
 
-def until_subscribed(server: RedisServer, name: str) -> None:
+def until_subscribed(server: RedisServer, name: str, count: int = 1) -> None:
     with server.client() as client:
-        while client.pubsub_numsub(name) != [(name.encode(), 1)]:
+        while client.pubsub_numsub(name) != [(name.encode(), count)]:
             time.sleep(0.01)
 
 
@@ -137,6 +137,36 @@ def test_who_comes_while_another_one_goes_hears_everything(servers: list[RedisSe
                 before = after
 
     run(main())
+
+
+def test_who_leaves_without_a_word_leaves_nothing_behind(
+    servers: list[RedisServer], style: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        async with layers(servers, style, **({} if style == "pubsub" else {"expiry": 1})) as (_, first, second):
+            monkeypatch.setattr("digi.channels.layer.SWEEP", 0.0)
+            first.expiry = 1
+            channel = await first.new_channel()
+            await first.group_add("room", channel)
+            receiving = asyncio.ensure_future(first.receive(channel))
+            await asyncio.sleep(0)
+            receiving.cancel()
+            await second.group_send("room", {"type": "x"})
+            await asyncio.to_thread(until_swept, first)
+            assert not getattr(first._redis, "_wanted", None)
+            if style == "pubsub":
+                server = servers[host_of("asgi__group__room", len(servers))]
+                await asyncio.to_thread(until_subscribed, server, "asgi__group__room", 0)
+
+    run(main())
+
+
+def until_swept(layer: DigiChannelLayer) -> None:
+    layer._next_sweep = 0.0
+    while layer._channels or layer._groups:
+        # Time goes on, and with it the sweep.
+        layer.arrived([])
+        time.sleep(0.02)
 
 
 def test_capacity_of_core(servers: list[RedisServer]) -> None:

@@ -222,7 +222,7 @@ class DigiChannelLayer(BaseChannelLayer):  # type: ignore[misc]
             except BaseException:
                 box.is_left = True
                 self._give_up(box, future)
-                if self._redis is not None and self._redis.counts:
+                if self._redis is not None and self._redis.counts and "!" not in channel:
                     self._redis.unwanted(channel)
                 raise
         return frozen.thaw()
@@ -352,7 +352,7 @@ class DigiChannelLayer(BaseChannelLayer):  # type: ignore[misc]
         if now < self._next_sweep:
             return
         self._next_sweep = now + SWEEP
-        closed = []
+        closed, groups = [], set(self._groups)
         for channel, box in list(self._channels.items()):
             expired = False
             while box.messages and box.messages[0].deadline < now:
@@ -370,8 +370,8 @@ class DigiChannelLayer(BaseChannelLayer):  # type: ignore[misc]
         for group, channels in list(self._groups.items()):
             for channel in [channel for channel, until in channels.items() if until < now]:
                 self._discard(group, channel)
-        if self._redis is not None and closed:
-            self._redis.close(closed)
+        if self._redis is not None:
+            self._redis.close(closed, groups - self._groups.keys())
 
     def _freeze(self, message: Message, now: float) -> _Frozen:
         return _Frozen(_checked(message), now + self.expiry)

@@ -179,10 +179,10 @@ class PubSub:
         self._begin()
         await self._hosts.links[self._hosts.of(channel)].subscribe([channel])
 
-    def close(self, channels: Sequence[str]) -> None:
+    def close(self, channels: Iterable[str], groups: Iterable[str]) -> None:
         """Nobody receives there any more; it need not be waited for."""
-        for channel in channels:
-            self._hosts.links[self._hosts.of(channel)].unsubscribe([channel])
+        for name in (*channels, *map(self._group, groups)):
+            self._hosts.links[self._hosts.of(name)].unsubscribe([name])
 
     def group_add(self, group: str, channel: str) -> Awaitable[None]:
         """A channel here is in a group. Begins at once, and is to be awaited."""
@@ -298,7 +298,7 @@ class Core:
                 # Where the package's `send` puts what is for one channel depends on its whole name: it may be any host.
                 _in_thread("digi-core", self._read_own, place, url)
 
-    def close(self, channels: Sequence[str]) -> None:
+    def close(self, channels: Iterable[str], groups: Iterable[str]) -> None:
         """They have nothing of their own at Redis."""
 
     def _key(self, place: str) -> bytes:
@@ -400,7 +400,7 @@ class Core:
         command = [b"BZPOPMIN", key, b"%d" % WAIT if len(links) == 1 else TURN]
         for link in itertools.cycle(links):
             with self._lock:
-                if not self._wanted[channel]:
+                if channel not in self._wanted:
                     self._reading.discard(channel)
                     return
             try:
@@ -420,7 +420,9 @@ class Core:
     def unwanted(self, channel: str) -> None:
         """One receiver less."""
         with self._lock:
-            self._wanted[channel] = max(0, self._wanted[channel] - 1)
+            left = self._wanted.pop(channel, 0) - 1
+            if left > 0:
+                self._wanted[channel] = left
 
     async def flush(self) -> None:
         """Deletes all keys that begin so, as the package does."""
