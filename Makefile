@@ -1,16 +1,17 @@
 # make run: the example site.  make test: every test.  The rest is for those who change Digi; CONTRIBUTING.md has more.
 SHELL := /bin/bash
 CARGO_DENY := 0.20.2
-DEBIAN := chromium chromium-driver fonts-dejavu-core fonts-noto-color-emoji libgssapi-krb5-2 libodbc2 mariadb-server \
-	nginx-light postgresql redis-server
+DEBIAN := chromium chromium-driver clang cmake fonts-dejavu-core fonts-noto-color-emoji libgssapi-krb5-2 libodbc2 mariadb-server \
+	nginx-light pkg-config postgresql redis-server valgrind
 DENY := $(abspath $(or $(CARGO_TARGET_DIR),target))/tools/cargo-deny-$(CARGO_DENY)
+PREFIX ?= /usr/local
 SECONDS ?= 5
 SEEDS ?= 1000
 WHEELS := target/wheels
 SOURCES := $(shell git ls-files Cargo.lock Cargo.toml pyproject.toml digi-core/Cargo.toml digi-core/src digi-py python)
 export PATH := $(DENY)/bin:$(PATH)
 
-.PHONY: run wheel test test-mssql sim bench bench-store lint doc tools debian
+.PHONY: run wheel install header test test-mssql sim bench bench-store lint doc tools debian
 
 run: .venv-run/.digi
 	PATH="$(CURDIR)/.venv-run/bin:$$PATH" examples/django-chat/run.sh
@@ -18,6 +19,14 @@ run: .venv-run/.digi
 # A wheel for every Python from 3.10 on, tried out in an empty environment under each that is here.
 wheel: $(WHEELS)/.built
 	tests/tools/check_wheel.py $(WHEELS)
+
+# The C library, its headers, its pkg-config file and its CMake package.
+install:
+	@DESTDIR="$(DESTDIR)" digi-ffi/install.sh "$(PREFIX)"
+
+# include/digi.h out of digi-ffi; the tests compare them.
+header:
+	DIGI_WRITE_HEADER=1 cargo test --quiet -p digi-ffi --test header
 
 test: tools .venv/.digi
 	tests/tools/test.sh
@@ -34,6 +43,7 @@ bench: .venv-bench/.digi
 	cargo run --release -p digi-load -- --python .venv-bench/bin/python
 	cargo run --release -p digi-load -- layer
 	.venv-bench/bin/python tests/load/python/channel_layers.py
+	tests/tools/bench-c.sh
 
 # The URL goes on in the environment: a command line, and with it a password, can be read by everybody on the machine.
 bench-store:

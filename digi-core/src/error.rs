@@ -69,11 +69,13 @@ table! {
         EngineClosed = 150, "engine_closed", "The engine is closed or closing.";
         EngineForked = 151, "engine_forked", "The engine was made before a fork; make one in this process.";
         SessionClosed = 152, "session_closed", "The session is closed.";
+        InCallback = 153, "in_callback", "A callback called back into Digi where it may not; the detail says which.";
         Config = 160, "config", "A setting is missing or wrong; the detail names it.";
         BadKey = 161, "bad_key", "A key or secret is unusable; the detail says why, never the key.";
         BadUrl = 162, "bad_url", "A store or layer URL is wrong; the detail names the part.";
         Schema = 163, "schema", "The database's schema is not one that this version works on.";
         FileInUse = 164, "file_in_use", "Another copy of SQLite in this process has the database file open.";
+        BadArgument = 165, "bad_argument", "An argument is missing, not UTF-8 or out of range; the detail names it.";
         Internal = 199, "internal", "A bug in Digi; please report it.";
     }
 }

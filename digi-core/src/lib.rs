@@ -37,6 +37,7 @@
 //! | [`store`] | the database behind a trait: memory, SQLite (feature `sqlite`) |
 //! | [`room`] | routing and order: who is shown what, and when |
 //! | [`event`], [`layer`] | what nodes tell each other, and how |
+//! | [`logging`] | log lines for bindings |
 //! | [`id`], [`error`] | the words of it all |
 //! | [`testing`] | suites for one's own store or layer, and the simulation (feature `testing`) |
 //!
@@ -67,6 +68,8 @@ pub mod frame;
 pub mod id;
 #[cfg(feature = "engine")]
 pub mod layer;
+#[cfg(feature = "engine")]
+pub mod logging;
 pub mod room;
 #[cfg(feature = "server")]
 pub mod server;

@@ -2,7 +2,6 @@
 //!
 //! Whoever logs puts a line into a bounded queue and takes no GIL; a thread of its own hands the lines on.
 
-use std::fmt::{self, Write};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::time::Duration;
@@ -10,7 +9,6 @@ use std::time::Duration;
 use parking_lot::{Mutex, RwLock};
 use pyo3::prelude::*;
 use pyo3::types::PyCFunction;
-use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing::subscriber::Interest;
 use tracing::{Event, Level, Metadata, Subscriber};
@@ -152,10 +150,9 @@ impl<S: Subscriber> Layer<S> for ToPython {
     }
 
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        let mut words = Words::default();
-        event.record(&mut words);
         let metadata = event.metadata();
-        let line = Line { level: *metadata.level(), target: metadata.target(), text: words.message + &words.fields };
+        let text = digi_core::logging::line(event);
+        let line = Line { level: *metadata.level(), target: metadata.target(), text };
         let sent = match &*QUEUE.read() {
             Some(Queue { process, lines: Some(lines), .. }) if *process == std::process::id() => {
                 lines.try_send(line).is_ok()
@@ -165,29 +162,5 @@ impl<S: Subscriber> Layer<S> for ToPython {
         if !sent {
             LEFT_OUT.fetch_add(1, Ordering::Relaxed);
         }
-    }
-}
-
-/// The message and the fields of an event as text.
-#[derive(Default)]
-struct Words {
-    message: String,
-    fields: String,
-}
-
-impl Visit for Words {
-    fn record_str(&mut self, field: &Field, value: &str) {
-        match field.name() {
-            "message" => self.message.push_str(value),
-            name => drop(write!(self.fields, " {name}={value:?}")),
-        }
-    }
-
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        // Writing into a String cannot fail.
-        let _ = match field.name() {
-            "message" => write!(self.message, "{value:?}"),
-            name => write!(self.fields, " {name}={value:?}"),
-        };
     }
 }

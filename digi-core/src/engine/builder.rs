@@ -1,59 +1,23 @@
 //! How an engine is made.
 
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::core::{Core, Parts};
-use super::outbox::OutboxLimits;
+use super::core::{Clock, Core, Parts};
+use super::limits::Limits;
 use super::writer::WriterHandle;
 use super::{Engine, presence, publisher, tasks, writer};
-use crate::consumer::{ConsumerLimits, Policy, Rules};
+use crate::consumer::{Policy, Rules};
 use crate::error::{Code, Error};
 use crate::frame::Encoder;
+use crate::id::Millis;
 #[cfg(feature = "bridge")]
 use crate::layer::bridge::{Bridge, BridgeOptions};
 use crate::layer::{ChannelLayer, LocalLayer};
-use crate::room::RoomLimits;
 use crate::store::Store;
 use crate::store::attempt::BatchIds;
 use crate::store::memory::MemoryStore;
 use crate::token::Keyring;
-
-/// The bounds of an engine. Each says what happens at it.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Of one connection.
-    pub consumer: ConsumerLimits,
-    /// Of one room.
-    pub room: RoomLimits,
-    /// Of what waits for one session.
-    pub outbox: OutboxLimits,
-    /// Sessions of this engine. Beyond: closed with 4003 `overloaded`.
-    pub sessions: usize,
-    /// Sessions of one user. Beyond: closed with 4505 `too_many_sessions`.
-    pub sessions_per_user: usize,
-    /// Commands that wait to be stored. Beyond, [`Session::receive`](super::Session::receive) waits.
-    pub queued: usize,
-    /// Commands in one transaction.
-    pub batch: usize,
-    /// Over how many milliseconds sessions are closed when the engine closes, so that not all of them reconnect at
-    /// once.
-    pub close_spread: u64,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            consumer: ConsumerLimits::default(),
-            room: RoomLimits::default(),
-            outbox: OutboxLimits::default(),
-            sessions: 100_000,
-            sessions_per_user: 100,
-            queued: 10_000,
-            batch: 1_000,
-            close_spread: 3_000,
-        }
-    }
-}
 
 enum StoreChoice {
     Url(String),
@@ -77,6 +41,7 @@ pub struct EngineBuilder {
     strict: bool,
     presence: bool,
     policy: Option<Arc<dyn Policy>>,
+    clock: Clock,
 }
 
 impl EngineBuilder {
@@ -91,6 +56,7 @@ impl EngineBuilder {
             strict: false,
             presence: false,
             policy: None,
+            clock: Arc::new(system_clock),
         }
     }
 
@@ -159,6 +125,13 @@ impl EngineBuilder {
         self
     }
 
+    /// What time it is; by default the system says so. Must not block. A clock that is set back does no harm: times of a
+    /// room never go back.
+    pub fn clock(mut self, clock: impl Fn() -> Millis + Send + Sync + 'static) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
     /// Opens the store, migrates it, and starts the engine on the present tokio runtime.
     ///
     /// # Errors
@@ -203,6 +176,7 @@ impl EngineBuilder {
             #[cfg(feature = "bridge")]
             bridge: bridge.clone(),
             runtime,
+            clock: self.clock,
         };
         let core = Arc::new(Core::new(parts));
         let weak = || Arc::downgrade(&core);
@@ -224,6 +198,11 @@ impl EngineBuilder {
         }
         Ok(Engine { core })
     }
+}
+
+fn system_clock() -> Millis {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 fn random() -> Result<u64, Error> {

@@ -5,14 +5,14 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tracing::{debug, warn};
 
-use super::builder::Limits;
+use super::limits::Limits;
 use super::presence;
 use super::publisher::Publisher;
 use super::registry::Registry;
@@ -36,6 +36,9 @@ const ROOM_SHARDS: usize = 64;
 
 /// How long the store may take for an answer. Beyond it is taken for unavailable.
 const STORE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What says the time.
+pub(super) type Clock = Arc<dyn Fn() -> Millis + Send + Sync>;
 
 pub(super) type LiveRoom = Room<Arc<SessionCore>>;
 
@@ -62,6 +65,7 @@ pub(super) struct Core {
     /// Rooms whose epoch is being raised.
     raising: Mutex<HashSet<RoomId>>,
     runtime: Handle,
+    clock: Clock,
     closing: AtomicBool,
     store_was_away: AtomicBool,
     process: u32,
@@ -79,6 +83,7 @@ pub(super) struct Parts {
     #[cfg(feature = "bridge")]
     pub(super) bridge: Option<Arc<Bridge>>,
     pub(super) runtime: Handle,
+    pub(super) clock: Clock,
 }
 
 /// Puts frames into outboxes and remembers whom to wake: once per session and piece of work.
@@ -121,7 +126,8 @@ impl Drop for Core {
 
 impl Core {
     pub(super) fn new(parts: Parts) -> Self {
-        let Parts { rules, limits, store, layer, writer, subscriptions, publisher, presence, runtime, .. } = parts;
+        let Parts { rules, limits, store, layer, writer, subscriptions, publisher, presence, runtime, clock, .. } =
+            parts;
         Self {
             rules,
             store,
@@ -140,6 +146,7 @@ impl Core {
             rooms: std::array::from_fn(|_| Mutex::default()),
             raising: Mutex::default(),
             runtime,
+            clock,
             closing: AtomicBool::new(false),
             store_was_away: AtomicBool::new(false),
             process: std::process::id(),
@@ -147,8 +154,7 @@ impl Core {
     }
 
     pub(super) fn now(&self) -> Millis {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+        (self.clock)()
     }
 
     pub(super) fn is_closing(&self) -> bool {

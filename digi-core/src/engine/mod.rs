@@ -8,6 +8,7 @@
 mod bridge;
 mod builder;
 mod core;
+mod limits;
 pub(crate) mod missed;
 mod outbox;
 mod presence;
@@ -26,7 +27,8 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use self::core::Core;
-pub use builder::{EngineBuilder, Limits};
+pub use builder::EngineBuilder;
+pub use limits::Limits;
 pub use outbox::OutboxLimits;
 pub use session::Session;
 use session::SessionCore;
@@ -82,6 +84,19 @@ impl Engine {
     /// # Errors
     /// The code with which the connection is to be closed.
     pub async fn connect(&self, scope: Scope) -> Result<Session, CloseCode> {
+        let (session, accepting) = self.begin(scope)?;
+        accepting.await.map(|()| session)
+    }
+
+    /// Takes a connection in without waiting: the session comes at once, and the second part resolves when the consumer
+    /// has accepted it. Until then [`Session::receive`] ignores what it is given.
+    ///
+    /// # Errors
+    /// The code with which the connection is to be closed, where that is known already; the second part's are the rest.
+    pub fn begin(
+        &self,
+        scope: Scope,
+    ) -> Result<(Session, impl Future<Output = Result<(), CloseCode>> + Send + use<>), CloseCode> {
         let core = &self.core;
         if core.is_forked() {
             return Err(CloseCode::Restart);
@@ -98,11 +113,7 @@ impl Engine {
             return Err(CloseCode::Restart);
         }
         session.inner.tell(core, Consumer::handle_connect);
-        match accepted.await {
-            Ok(Ok(())) => Ok(session),
-            Ok(Err(code)) => Err(code),
-            Err(_) => Err(CloseCode::Restart),
-        }
+        Ok((session, async { accepted.await.unwrap_or(Err(CloseCode::Restart)) }))
     }
 
     /// Stores a command and tells the room. `refused` outcomes come as errors.
@@ -303,6 +314,18 @@ impl Engine {
         self.core.start_closing();
         // Where the runtime is gone, or this is another process, nothing is left that could be closed.
         let _ = self.core.run(drain(self.core.clone())).await;
+    }
+}
+
+impl Engine {
+    /// Ends at once: closes the sessions with 1012 `restart`, and lets nobody wait any longer. For a host whose runtime is
+    /// about to end; what is queued may not be stored any more.
+    pub fn abort(&self) {
+        self.core.start_closing();
+        self.core.writer.abandon();
+        for session in self.core.registry.all() {
+            session.tell(&self.core, |consumer| consumer.handle_closed(CloseCode::Restart));
+        }
     }
 }
 

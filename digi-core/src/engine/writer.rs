@@ -4,7 +4,7 @@
 //! is handed out while the next one is being committed.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -57,6 +57,7 @@ pub(super) struct WriterHandle {
     waiting: AtomicUsize,
     most: usize,
     space: Notify,
+    abandoned: AtomicBool,
     /// Commands that have no outcome yet, queued or on their way.
     unfinished: AtomicUsize,
     finished: Notify,
@@ -82,6 +83,7 @@ impl WriterHandle {
             waiting: AtomicUsize::new(0),
             most: most.max(1),
             space: Notify::new(),
+            abandoned: AtomicBool::new(false),
             unfinished: AtomicUsize::new(0),
             finished: Notify::new(),
         };
@@ -93,13 +95,20 @@ impl WriterHandle {
     }
 
     pub(super) async fn wait_for_space(&self) {
-        while self.waiting() >= self.most {
+        let is_full = || self.waiting() >= self.most && !self.abandoned.load(Ordering::SeqCst);
+        while is_full() {
             let freed = self.space.notified();
-            if self.waiting() < self.most {
+            if !is_full() {
                 return;
             }
             freed.await;
         }
+    }
+
+    /// Nobody is to wait any longer for what may never happen.
+    pub(super) fn abandon(&self) {
+        self.abandoned.store(true, Ordering::SeqCst);
+        self.space.notify_waiters();
     }
 
     /// Announces what is about to be submitted. Whoever holds this and then finds the engine not closing is waited

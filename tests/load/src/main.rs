@@ -10,9 +10,10 @@
 //! every message is committed to SQLite with `synchronous=FULL` before anybody gets it. Only the rate limits are off.
 //!
 //! `digi-load layer`, a part of `make bench`, measures the channel layer on Redis beside a bare pair of connections.
-//! `make bench-store` measures the store alone, behind an engine in this process: any store, by its URL.
+//! `digi-load c` measures what the C ABI costs. `make bench-store` measures the store alone, behind an engine in this process: any store, by its URL.
 
 mod bare;
+mod c_abi;
 mod check;
 mod client;
 mod digi;
@@ -58,6 +59,7 @@ fn run() -> Result<bool> {
         Job::Layer(options) => on_runtime(layer::run(&options))?,
         Job::LayerNode(options) => on_runtime(layer::rooms::node(&options))?,
         Job::LayerPeer { way, url } => on_runtime(layer::answer(&way, &url))?,
+        Job::C { program } => c_abi::run(&program)?,
         Job::Store(options) => on_runtime(store::run(&options))?,
         Job::Run(options) => return load(&options),
     }

@@ -22,6 +22,8 @@ digi-load [options]
   --rooms N         rooms, instead of the scenario's own number
   --out DIR         where load.json goes and databases live meanwhile (default: target/bench)
 
+digi-load c PROGRAM: what the C ABI costs beside Rust; PROGRAM is tests/load/c/session.c, compiled
+
 digi-load store [options]: messages/s and latencies of the store whose URL stands in the environment variable
 DIGI_BENCH_STORE (a command line, with the password in it, could be read by others), or of SQLite on a temporary file
   --senders N,...   numbers of concurrent senders (default: 1,16,256,2000)
@@ -50,6 +52,11 @@ pub(crate) enum Job {
     Run(Options),
     /// Measure a store.
     Store(StoreOptions),
+    /// What the C ABI costs, by a program that uses it.
+    C {
+        /// `c/session.c`, compiled.
+        program: PathBuf,
+    },
     /// Measure the channel layer.
     Layer(LayerOptions),
     /// The node with many rooms of it.
@@ -138,6 +145,7 @@ impl Job {
                     });
                 }
                 "bare" => return Ok(Self::Bare),
+                "c" => return Ok(Self::C { program: value()?.into() }),
                 "store" => return Ok(Self::Store(StoreOptions::from_args(args)?)),
                 "layer" => return Ok(Self::Layer(LayerOptions::from_args(args)?)),
                 "layer-node" => {
