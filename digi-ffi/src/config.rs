@@ -182,8 +182,8 @@ pub unsafe extern "C" fn digi_config_set(
     })
 }
 
-/// Lets the host keep the rooms: see `digi_store`. The struct is copied. From here on Digi has its `ctx`, and destroys it
-/// also if this fails, except for `DIGI_ERR_BAD_ARGUMENT`.
+/// Lets the host keep the rooms: see `digi_store`. The struct is copied, and its `ctx` belongs to Digi once this has
+/// succeeded; if it fails, it stays the host's.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn digi_config_set_store(
     config: *mut digi_config,

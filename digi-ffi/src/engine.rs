@@ -272,7 +272,9 @@ pub unsafe extern "C" fn digi_engine_descriptor(
 /// Hands every frame of every session to `callback`, from a thread of Digi's that does nothing else: one call at a time,
 /// a session's frames in their order. The callback may call everything, also free its session or the engine; while it
 /// blocks, nobody gets frames. Once per engine, and instead of `digi_engine_ready` and `digi_session_next`. `destroy`, which
-/// may be NULL, is called with `ctx` after the last call.
+/// may be NULL, is called with `ctx` after the last call; if this function fails, `ctx` stays the host's.
+///
+/// Threads: free sessions within the callback; elsewhere it may just be called with the one that is freed.
 ///
 /// Errors: `DIGI_ERR_CONFIG` where there is one already, or the system gives no thread.
 #[unsafe(no_mangle)]
@@ -293,10 +295,14 @@ pub unsafe extern "C" fn digi_engine_on_frame(
             return Err(Code::Config.with("the engine has a callback for frames already").into());
         }
         let ready = engine.inner.ready.clone();
-        let ctx = Context::new(ctx, destroy);
-        let calling = move || call_back(&ready, callback, &ctx);
+        let ctx = Arc::new(Context::new(ctx, destroy));
+        let of_thread = ctx.clone();
+        let calling = move || call_back(&ready, callback, &of_thread);
         let spawned = thread::Builder::new().name("digi-frames".to_owned()).spawn(calling);
-        *caller = Some(spawned.map_err(|error| Code::Config.with(format!("the system gives no thread: {error}")))?);
+        *caller = Some(spawned.map_err(|error| {
+            ctx.give_back();
+            Code::Config.with(format!("the system gives no thread: {error}"))
+        })?);
         Ok(DIGI_OK)
     })
 }

@@ -1,6 +1,7 @@
 //! Pointers that come from C.
 
 use std::ffi::c_char;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::result::{Failure, bad_argument};
 
@@ -158,11 +159,13 @@ pub(crate) unsafe fn sized<T>(pointer: *const T, name: &str) -> Result<T, Failur
     }
 }
 
-/// A pointer that the host gave along with its callbacks, and what destroys it. The host promises that it may be used
-/// from any thread.
+type Destroy = Option<unsafe extern "C" fn(*mut std::ffi::c_void)>;
+
+/// A pointer that the host gave along with its callbacks, and what destroys it.
 pub(crate) struct Context {
     pub(crate) pointer: *mut std::ffi::c_void,
-    destroy: Option<unsafe extern "C" fn(*mut std::ffi::c_void)>,
+    destroy: Destroy,
+    is_given_back: AtomicBool,
 }
 
 // SAFETY: the header asks of the host that its callbacks and their context may be used from any thread.
@@ -171,17 +174,21 @@ unsafe impl Send for Context {}
 unsafe impl Sync for Context {}
 
 impl Context {
-    pub(crate) fn new(
-        pointer: *mut std::ffi::c_void,
-        destroy: Option<unsafe extern "C" fn(*mut std::ffi::c_void)>,
-    ) -> Self {
-        Self { pointer, destroy }
+    pub(crate) fn new(pointer: *mut std::ffi::c_void, destroy: Destroy) -> Self {
+        Self { pointer, destroy, is_given_back: AtomicBool::new(false) }
+    }
+
+    /// What it was for has failed: it stays the host's, and is not destroyed.
+    pub(crate) fn give_back(&self) {
+        self.is_given_back.store(true, Ordering::Release);
     }
 }
 
 impl Drop for Context {
     fn drop(&mut self) {
-        if let Some(destroy) = self.destroy {
+        if let Some(destroy) = self.destroy
+            && !self.is_given_back.load(Ordering::Acquire)
+        {
             let _inside = crate::callback::inside("a destroy function");
             // SAFETY: called once, when no callback runs or will; the header says so to the host.
             unsafe { destroy(self.pointer) };

@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use digi_core::server::{
-    AuthError, CallbackAuthenticator, Identity, JwtAuthenticator, JwtKey, Server, ServerHandle, ServerLimits,
+    AuthError, CallbackAuthenticator, Identity, JwtAuthenticator, JwtKey, Server, ServerBuilder, ServerHandle,
+    ServerLimits,
 };
 use digi_core::{Code, Error};
 use http::request::Parts;
@@ -103,7 +104,7 @@ impl Host {
 }
 
 /// Starts a server on an address such as `127.0.0.1:9001` (port 0: any that is free). `options` are copied, and their `ctx`
-/// belongs to Digi once this has succeeded.
+/// belongs to Digi once this has succeeded; if it fails, it stays the host's.
 ///
 /// Errors: `DIGI_ERR_CONFIG` when a setting is wrong or the address cannot be bound, `DIGI_ERR_BAD_KEY` for a secret below 32
 /// bytes.
@@ -125,8 +126,12 @@ pub unsafe extern "C" fn digi_server_start(
         let inner = &engine.inner;
         inner.origin.check()?;
         // SAFETY: as above.
-        let builder = unsafe { options.read(Server::builder(inner.engine.clone()).listen(address))? };
-        let running = inner.run(builder.start())?;
+        let (builder, host) = unsafe { options.read(Server::builder(inner.engine.clone()).listen(address))? };
+        let running = inner.run(builder.start()).inspect_err(|_| {
+            if let Some(host) = host {
+                host.ctx.give_back();
+            }
+        })?;
         out.give(digi_server {
             address: running.local_addr(),
             origin: inner.origin,
@@ -138,10 +143,7 @@ pub unsafe extern "C" fn digi_server_start(
 }
 
 impl digi_server_options {
-    unsafe fn read(
-        &self,
-        mut builder: digi_core::server::ServerBuilder,
-    ) -> Result<digi_core::server::ServerBuilder, Failure> {
+    unsafe fn read(&self, mut builder: ServerBuilder) -> Result<(ServerBuilder, Option<Arc<Host>>), Failure> {
         // SAFETY: the caller's promise.
         let (route, secret, origins) = unsafe {
             let origins: Result<Vec<_>, _> = list(self.origins, self.origin_count, "options.origins")?
@@ -162,10 +164,10 @@ impl digi_server_options {
         }
         builder = builder.limits(limits).reuse_port(self.reuse_port);
         match (secret, self.authenticate) {
-            (Some(secret), None) => Ok(builder.authenticator(JwtAuthenticator::new(JwtKey::hs256(secret)?))),
+            (Some(secret), None) => Ok((builder.authenticator(JwtAuthenticator::new(JwtKey::hs256(secret)?)), None)),
             (None, Some(authenticate)) => {
                 let host = Arc::new(Host { ctx: Context::new(self.ctx, self.destroy), authenticate });
-                Ok(builder.authenticator(asking(host)))
+                Ok((builder.authenticator(asking(host.clone())), Some(host)))
             }
             _ => Err(bad_argument("options", "one of jwt_secret and authenticate is needed, and not both")),
         }

@@ -157,6 +157,12 @@ int main() {
   CHECK(next().find("the host") != std::string::npos);
 
   CHECK(thrown([&] { digi::server(engine, "no address", digi_server_options{}); }) == DIGI_ERR_BAD_ARGUMENT);
+  // What belongs to an authenticator is freed once, also where the server can't be started.
+  CHECK(thrown([&] {
+          digi::server(engine, "nowhere", [kept = std::string(100, 'x')](const digi::handshake &) {
+            return std::optional<digi::identity>(digi::identity{kept});
+          });
+        }) == DIGI_ERR_CONFIG);
   digi::server server(engine, "127.0.0.1:0", [](const digi::handshake &request) -> std::optional<digi::identity> {
     CHECK(request.get(":path").substr(0, 9) == "/ws/chat/" && !request.get(":remote").empty());
     const std::string_view user = request.get("x-user");

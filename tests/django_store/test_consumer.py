@@ -142,6 +142,50 @@ def test_hooks(site: Site) -> None:
     run(main())
 
 
+def test_what_was_stored_is_told_to_who_asked_for_it(site: Site) -> None:
+    told: list[tuple[str, str]] = []
+
+    class Telling(ChatConsumer):
+        async def before_store(self, frame: dict[str, Any]) -> dict[str, Any]:
+            return frame | {"message": frame["message"].upper()} if "message" in frame else frame
+
+        async def after_store(self, frame: dict[str, Any], stored: dict[str, Any]) -> None:
+            assert set(stored) == {"message_id", "seq", "pos"}
+            told.append((frame.get("type", "add"), frame.get("message", "")))
+            if frame.get("message") == "RAISE":
+                raise RuntimeError("the hook's own mistake")
+
+    async def main() -> None:
+        socket = await site.open(Telling)
+        listener = await site.open(ChatConsumer)
+        assert (await frame(socket))["type"] == "resumed"
+        await frame(listener)
+        # A classic page: no client_id, and nothing comes back that it doesn't know.
+        await socket.send_to(json.dumps({"message": "hello"}))
+        added = await frame(socket)
+        assert (added["type"], added["message"]) == ("add", "HELLO")
+        await socket.send_to(json.dumps({"type": "edit", "message_id": added["message_id"], "message": "raise"}))
+        assert (await frame(socket))["type"] == "edit"
+        await listener.send_to(json.dumps({"type": "typing"}))
+        await socket.send_to(json.dumps({"type": "edit", "message_id": "nonsense", "message": "x"}))
+        refused = await frame(socket)
+        assert (refused["type"], "client_id" in refused) == ("error", False)
+        # One that gives its own gets it back.
+        await socket.send_to(json.dumps({"message": "again", "client_id": "mine"}))
+        kinds = {(await frame(socket))["type"] for _ in range(2)}
+        assert kinds == {"add", "ack"}
+        await socket.send_to(json.dumps({"type": "delete", "message_id": added["message_id"]}))
+        assert (await frame(socket))["type"] == "delete"
+        await socket.send_to(json.dumps({"message": "last", "client_id": "last"}))
+        while (await frame(socket)).get("client_id") != "last":
+            pass
+        assert told == [("add", "HELLO"), ("edit", "RAISE"), ("add", "AGAIN"), ("delete", ""), ("add", "LAST")]
+        await socket.disconnect(timeout=TIMEOUT)
+        await listener.disconnect(timeout=TIMEOUT)
+
+    run(main())
+
+
 def test_the_routes_argument_has_any_name(site: Site) -> None:
     class Named(ChatConsumer):
         token_argument = "conversation"

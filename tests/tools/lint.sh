@@ -7,12 +7,14 @@ set -x
 cargo fmt --all --check
 cargo clippy --workspace --all-targets --all-features -- -D warnings
 # Each feature alone, and none: what only compiles beside another feature shows here.
-features=$(cargo metadata --no-deps --format-version 1 | python3 -c '
+alone=$(cargo metadata --no-deps --format-version 1 | python3 -c '
 import json, sys
 packages = {package["name"]: package for package in json.load(sys.stdin)["packages"]}
-print(*sorted(packages["digi-core"]["features"].keys() - {"default"}))')
-for feature in "" $features; do
-  cargo clippy -p digi-core --lib --no-default-features --features "$feature" -- -D warnings
+for name in ("digi-core", "digi-ffi"):
+    print(name, *(f"{name}:{feature}" for feature in sorted(packages[name]["features"].keys() - {"default"})))')
+for one in $alone; do
+  [[ $one == *:* ]] && feature=${one#*:} || feature=""
+  cargo clippy -p "${one%:*}" --lib --no-default-features --features "$feature" -- -D warnings
 done
 
 cargo deny check --hide-inclusion-graph licenses bans sources

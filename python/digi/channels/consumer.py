@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from functools import update_wrapper
 from typing import Any
+from uuid import uuid4
 
 from digi._digi import Engine
 from digi.asgi import Application, Receive, Scope, Send, Socket
@@ -17,8 +19,12 @@ from digi.types import Identity
 
 Frame = dict[str, Any]
 
+logger = logging.getLogger(__name__)
+
 #: What changes no message. All else is shown to `before_store`, so that nothing gets past it.
 _OTHERS = ("resume", "history", "typing", "read")
+#: What only pages know that know more than the classic frames.
+_NOT_STORED = ("typing", "presence", "read")
 
 
 class Refused(Exception):
@@ -32,7 +38,7 @@ class ChatConsumer:
     is the connection's ASGI scope. Members alone get in, whatever they answer.
     """
 
-    # What is not overridden costs nothing: a frame is taken apart for `before_store` and `before_send` alone.
+    # What is not overridden costs nothing: a frame is taken apart for the hooks about frames alone.
 
     #: The name under which the route has the room's token; without one, the route has to have one argument.
     token_argument: str | None = None
@@ -86,6 +92,14 @@ class ChatConsumer:
         """
         return frame
 
+    async def after_store(self, frame: Frame, stored: Frame) -> None:
+        """What this connection has asked for is stored, and the room was told: `frame` as `before_store` left it.
+
+        `stored` has its `message_id`, `seq` and `pos`. Comes in the order of the frames, also for one that was sent again
+        and had been stored the first time. What it raises is logged. Who wants to hear of everything that this process
+        stores, whoever asked for it, takes `digi.django.signals`.
+        """
+
     async def before_send(self, frame: Frame) -> Frame | None:
         """A frame for the page, as it is or changed; None: nothing."""
         return frame
@@ -100,8 +114,9 @@ class ChatConsumer:
             raise ValueError(f"{type(self).__name__} serves WebSockets, not {scope['type']}: see ProtocolTypeRouter")
         self._receive, self._send = receive, send
         socket = Socket(scope, receive, send, origins.allow)
-        inbound = self._inbound if self._overrides("before_store") else None
-        outbound = self._outbound if self._overrides("before_send") else None
+        self._asked = _Asked(b"after=" in scope.get("query_string", b"")) if self._overrides("after_store") else None
+        inbound = self._inbound if self._asked or self._overrides("before_store") else None
+        outbound = self._outbound if self._asked or self._overrides("before_send") else None
         token = await self.get_room()
         await socket.serve(self.get_engine, self._authenticate(token), token, inbound=inbound, outbound=outbound)
 
@@ -132,10 +147,13 @@ class ChatConsumer:
         if not isinstance(frame, dict):
             return text
         if frame.get("type") in _OTHERS and "action" not in frame:
+            if self._asked:
+                self._asked.listens = True
             # Written anew, so that the engine sees what was judged here, whatever stood there twice.
             return json.dumps(frame)
         try:
-            return json.dumps(await self.before_store(frame))
+            frame = await self.before_store(frame)
+            return json.dumps(self._asked.note(frame) if self._asked else frame)
         except Refused as refused:
             error = {"type": "error", "code": "refused", "detail": str(refused)}
             if isinstance(frame.get("client_id"), str):
@@ -144,5 +162,58 @@ class ChatConsumer:
             return None
 
     async def _outbound(self, text: str) -> str | None:
-        frame = await self.before_send(json.loads(text))
+        frame: Frame | None = json.loads(text)
+        if self._asked and frame is not None:
+            asked, frame = self._asked.answer(frame)
+            if asked is not None:
+                try:
+                    await self.after_store(*asked)
+                except Exception:
+                    logger.exception("%s.after_store failed", type(self).__name__)
+        if frame is not None:
+            frame = await self.before_send(frame)
         return None if frame is None else json.dumps(frame)
+
+
+class _Asked:
+    """What a connection has asked for and not heard of yet. A page that gives its frames no `client_id` gets none back,
+    and nothing that only pages know which do.
+    """
+
+    #: An edit that changes nothing is not answered.
+    MOST = 1_024
+
+    def __init__(self, listens: bool) -> None:
+        #: Whether the page has shown that it knows more than the classic frames.
+        self.listens = listens
+        self._frames: dict[str, tuple[Frame, bool]] = {}
+
+    def note(self, frame: Frame) -> Frame:
+        """What the engine is asked in its place."""
+        given = frame.get("client_id")
+        if given is not None:
+            self.listens = True
+            if isinstance(given, str):
+                self._frames[given] = (frame, False)
+        else:
+            own = f"digi-{uuid4().hex}"
+            self._frames[own] = (frame, True)
+            frame = frame | {"client_id": own}
+        if len(self._frames) > self.MOST:
+            del self._frames[next(iter(self._frames))]
+        return frame
+
+    def answer(self, frame: Frame) -> tuple[tuple[Frame, Frame] | None, Frame | None]:
+        """What was stored and how, and what the page is to be shown."""
+        kind = frame["type"]
+        if kind in _NOT_STORED:
+            return None, frame if self.listens else None
+        asked = self._frames.pop(frame.get("client_id", ""), None) if kind in ("ack", "error") else None
+        if asked is None:
+            return None, frame
+        wanted, is_own = asked
+        shown = {key: value for key, value in frame.items() if key != "client_id"} if is_own else frame
+        if kind == "error":
+            return None, shown
+        stored = {key: value for key, value in frame.items() if key not in ("type", "client_id")}
+        return (wanted, stored), None if is_own else frame
