@@ -28,7 +28,7 @@ install:
 header:
 	DIGI_WRITE_HEADER=1 cargo test --quiet -p digi-ffi --test header
 
-test: tools .venv/.digi
+test: tools .venv/.digi .venv-oldest/.digi
 	tests/tools/test.sh
 
 # What SQL Server is needed for, against Microsoft's image in Docker or the server that DIGI_MSSQL_URL names.
@@ -56,14 +56,16 @@ doc:
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --all-features
 
 # What the tests need beyond Rust, Python, Node and a C compiler. Does nothing once everything is there.
-tools: debian .venv/.installed tests/node/node_modules/.package-lock.json
+tools: debian .venv/.installed .venv-oldest/.installed tests/node/node_modules/.package-lock.json
 
 debian:
 	@tests/tools/debian-packages.sh $(DEBIAN)
 
 .venv/.installed: tests/requirements.txt
+# With the oldest Django that Digi works with.
+.venv-oldest/.installed: tests/requirements-django42.txt
 .venv-run/.installed: examples/django-chat/requirements.txt
-.venv/.installed .venv-run/.installed:
+.venv/.installed .venv-oldest/.installed .venv-run/.installed:
 	python3 -c 'import ensurepip' || tests/tools/debian-packages.sh python3-venv
 	python3 -m venv $(@D) && $(@D)/bin/pip install --quiet --disable-pip-version-check -r $< && touch $@
 

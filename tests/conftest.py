@@ -11,10 +11,12 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
-from selenium.webdriver import Chrome, ChromeOptions, ChromeService
+
+if TYPE_CHECKING:
+    from selenium.webdriver import Chrome
 
 ROOT = Path(__file__).resolve().parent.parent
 ADDRESS_LINE = "listening on http://"
@@ -193,8 +195,10 @@ def server(server_binary: Path, tmp_path: Path) -> Iterator[Server]:
 
 
 @pytest.fixture
-def open_browser() -> Iterator[Callable[[], Chrome]]:
+def open_browser() -> Iterator[Callable[[], "Chrome"]]:
     """Opens headless Chromiums that share nothing: each call is another person's browser."""
+    from selenium.webdriver import Chrome, ChromeOptions, ChromeService
+
     chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if chromium is None or driver is None:
         pytest.skip("no Chromium here: apt-get install chromium chromium-driver")

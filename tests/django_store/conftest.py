@@ -15,10 +15,11 @@ from django.core.management import call_command  # noqa: E402
 from django.db import connections  # noqa: E402
 from django.test import override_settings  # noqa: E402
 
-import sql_server  # noqa: E402
 from digi.django.schema import LOG_TABLE, POST_TABLE, TABLES  # noqa: E402
 from django_store import servers  # noqa: E402
 
+#: No file: SQLite would make one wherever a test that has forgotten its fixture happens to run.
+NOWHERE = Path(connections.settings["default"]["NAME"])
 #: Digi's tables, and the project's with those first that lead to others.
 EVERY_TABLE = (
     *TABLES,
@@ -34,7 +35,7 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("sqlite") / "template.db"
     use_file(path)
     call_command("migrate", verbosity=0)
-    connections["default"].close()
+    use_file(NOWHERE)
     return path
 
 
@@ -52,7 +53,7 @@ def sqlite(migrated: Path, tmp_path: Path) -> Iterator[str]:
     shutil.copy(migrated, path)
     use_file(path)
     yield "default"
-    connections["default"].close()
+    use_file(NOWHERE)
 
 
 @pytest.fixture(scope="session")
@@ -79,7 +80,7 @@ def postgresql(postgresql_server: int) -> Iterator[str]:
 def mariadb_server() -> Iterator[Path]:
     """The socket of a MariaDB server, with the project's tables in its database."""
     with servers.mariadb() as path:
-        connections.settings["mariadb"]["OPTIONS"] = {"unix_socket": str(path)}
+        connections.settings["mariadb"]["OPTIONS"]["unix_socket"] = str(path)
         call_command("migrate", database="mariadb", verbosity=0)
         yield path
         connections["mariadb"].close()
@@ -99,6 +100,8 @@ def mariadb(mariadb_server: Path) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def sql_server_database() -> Iterator[str]:
     """A database of the tests' own on the server that `DIGI_MSSQL_URL` names, with the chat's tables in it."""
+    import sql_server
+
     url = sql_server.url()
     if url is None:
         pytest.skip(sql_server.NOT_TESTED)

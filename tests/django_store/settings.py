@@ -19,9 +19,15 @@ with suppress(ImportError):
     import_module("pymysql").install_as_MySQLdb()
 
 DATABASES = {
-    "default": {"ENGINE": "django.db.backends.sqlite3", "NAME": "set by a fixture"},
+    "default": {"ENGINE": "django.db.backends.sqlite3", "NAME": "no such folder/set by a fixture"},
     "postgresql": {"ENGINE": "django.db.backends.postgresql", "NAME": "digi", "USER": "postgres"},
-    "mariadb": {"ENGINE": "django.db.backends.mysql", "NAME": "digi", "USER": "root", "HOST": "localhost"},
+    "mariadb": {
+        "ENGINE": "django.db.backends.mysql",
+        "NAME": "digi",
+        "USER": "root",
+        "HOST": "localhost",
+        "OPTIONS": {"charset": "utf8mb4"},
+    },
     "sql_server": {"ENGINE": "mssql", "NAME": "set by a fixture"},
 }
 # Of connections to SQL Server: a database that one is kept of can't be dropped.

@@ -2,13 +2,20 @@
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
+from django.conf import settings
 from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
+from django.contrib.auth.backends import ModelBackend
 from django.contrib.auth.models import User
 from django.contrib.sessions.backends.base import SessionBase
+from django.core.cache import caches
+from django.db import connections, transaction
 from django.test import override_settings
+from django.test.utils import CaptureQueriesContext
 from django.utils.module_loading import import_string
 
 import digi
@@ -115,3 +122,99 @@ def test_whose_session_has_ended_is_closed() -> None:
         assert logins.check() == 1
         list(opened[1])
         assert opened[1].close_code == 4503
+
+
+@pytest.mark.parametrize(("kind", "queries"), [("db", 4), ("cached_db", 4), ("cache", 2), ("file", 2)])
+def test_many_log_ins_are_looked_at_with_few_queries(
+    kind: str, queries: int, sqlite: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two for sessions and two for users, where ten are looked up at once."""
+    monkeypatch.setattr(logins, "TOGETHER", 10)
+    engine = f"django.contrib.sessions.backends.{kind}"
+    with override_settings(SESSION_ENGINE=engine, SESSION_FILE_PATH=str(tmp_path)), get_engine() as chat:
+        users = [User.objects.create_user(f"user {number}") for number in range(20)]
+        sessions = [log_in(import_string(f"{engine}.SessionStore"), user) for user in users]
+        token = chat.cipher.seal("room", create_room(users))
+        opened = []
+        for session in sessions:
+            user, name, login = logins.user_of(f"sessionid={session.session_key}") or ("", "", "")
+            opened.append(chat.connect(token, user, name, login=login).result())
+        if kind == "cached_db":
+            caches["default"].clear()
+        with CaptureQueriesContext(connections[sqlite]) as asked:
+            assert logins.check() == 0
+        # Beside those with which a connection is set up.
+        assert len([query for query in asked if query["sql"].startswith("SELECT")]) == queries
+        User.objects.filter(pk=users[3].pk).update(is_active=False)
+        users[12].delete()  # This one is heard of at once.
+        users[15].set_password("another")
+        User.objects.bulk_update(users[15:16], ["password"])
+        sessions[18].flush()
+        assert logins.check() == 3
+        codes = [4503 if number in (3, 15, 18) else 4504 if number == 12 else None for number in range(20)]
+        for page, code in zip(opened, codes, strict=True):
+            if code is not None:
+                list(page)
+            assert page.close_code == code
+
+
+class Strict(ModelBackend):
+    """A project's own."""
+
+    def get_user(self, user_id: int) -> Any:
+        user = super().get_user(user_id)
+        return None if user is None or user.get_username() == "banned" else user
+
+
+@pytest.mark.usefixtures("sqlite")
+def test_a_projects_own_backend_has_its_say() -> None:
+    store = import_string("django.contrib.sessions.backends.db.SessionStore")
+    path = f"{__name__}.Strict"
+    sessions = []
+    for name in ("alice", "banned"):
+        session = log_in(store, User.objects.create_user(name, password="secret"))
+        session[BACKEND_SESSION_KEY] = path
+        session.save()
+        sessions.append(f"sessionid={session.session_key}")
+    # A backend that the settings have no more lets nobody in.
+    assert [logins.user_of(cookie) for cookie in sessions] == [None, None]
+    with override_settings(AUTHENTICATION_BACKENDS=[path]):
+        assert [logins.user_of(cookie) is not None for cookie in sessions] == [True, False]
+
+
+@pytest.mark.usefixtures("sqlite")
+def test_a_session_outlives_the_change_of_the_secret_key() -> None:
+    """Django gives it a new key then, which a page is told and a connection could not be."""
+    store = import_string("django.contrib.sessions.backends.db.SessionStore")
+    session = log_in(store, User.objects.create_user("alice", password="secret"))
+    cookie = f"sessionid={session.session_key}"
+    with override_settings(SECRET_KEY="another " * 8, SECRET_KEY_FALLBACKS=[settings.SECRET_KEY]):
+        for _ in range(2):
+            assert logins.user_of(cookie) is not None
+    with override_settings(SECRET_KEY="another " * 8):
+        assert logins.user_of(cookie) is None
+    assert store().exists(session.session_key)
+
+
+@pytest.mark.usefixtures("sqlite")
+def test_nobody_is_closed_by_a_transaction_that_is_rolled_back() -> None:
+    store = import_string("django.contrib.sessions.backends.db.SessionStore")
+    alice = User.objects.create_user("alice", password="secret")
+    session = log_in(store, alice)
+    room = create_room([alice])
+    with get_engine() as engine:
+        user, name, login = logins.user_of(f"sessionid={session.session_key}") or ("", "", "")
+        opened = engine.connect(engine.cipher.seal("room", room), user, name, login=login).result()
+        alice.is_active = False
+        for end in (alice.save, alice.delete):
+            with suppress(RuntimeError), transaction.atomic():
+                end()
+                raise RuntimeError
+            alice.pk = int(user)
+            assert logins.check() == 0
+            assert opened.close_code is None
+        with transaction.atomic():
+            alice.save()
+            assert engine.logins() != []
+        list(opened)
+        assert opened.close_code == 4504

@@ -95,8 +95,8 @@ class ChatConsumer:
     async def after_store(self, frame: Frame, stored: Frame) -> None:
         """What this connection has asked for is stored, and the room was told: `frame` as `before_store` left it.
 
-        `stored` has its `message_id`, `seq` and `pos`. Comes in the order of the frames, also for one that was sent again
-        and had been stored the first time. What it raises is logged. Who wants to hear of everything that this process
+        `stored` has its `message_id`, `seq` and `pos`. Comes in the order of the frames, also for one that was sent
+        again and had been stored the first time. What it raises is logged. Who wants to hear of everything that this process
         stores, whoever asked for it, takes `digi.django.signals`.
         """
 

@@ -3,13 +3,33 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import django
 from django.db import models
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models.sql.compiler import SQLCompiler
 
+from digi.django import older
 from digi.django.mssql import VENDOR as SQL_SERVER
+
+if TYPE_CHECKING or django.VERSION >= (5, 2):
+    from django.db.models import CompositePrimaryKey
+else:
+    from digi.django.older import CompositePrimaryKey
+
+__all__ = [
+    "CompositePrimaryKey",
+    "ExactCharField",
+    "ExactTextField",
+    "MillisField",
+    "integer",
+    "integer_from_zero",
+    "integer_or_null",
+    "millis",
+    "millis_or_null",
+    "to_datetime",
+]
 
 _EPOCH = datetime(1970, 1, 1)
 _MILLISECOND = timedelta(milliseconds=1)
@@ -69,6 +89,15 @@ def to_datetime(millis: int) -> datetime:
 def integer(**options: Any) -> models.BigIntegerField[int, int]:
     """A number of 64 bits."""
     return models.BigIntegerField(**options)
+
+
+def integer_from_zero() -> models.BigIntegerField[int, int]:
+    """A number of 64 bits: 0 where nobody says otherwise, in the database as well."""
+    return (
+        models.BigIntegerField(default=0, db_default=0)
+        if django.VERSION >= (5, 0)
+        else older.IntegerFromZero(default=0)
+    )
 
 
 def integer_or_null() -> models.BigIntegerField[int | None, int | None]:

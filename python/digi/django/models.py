@@ -11,7 +11,16 @@ from typing import ClassVar
 
 from django.db import models
 
-from digi.django.fields import ExactCharField, ExactTextField, integer, integer_or_null, millis, millis_or_null
+from digi.django.fields import (
+    CompositePrimaryKey,
+    ExactCharField,
+    ExactTextField,
+    integer,
+    integer_from_zero,
+    integer_or_null,
+    millis,
+    millis_or_null,
+)
 
 #: The longest user key: what every database can have in an index.
 KEY_LENGTH = 191
@@ -57,12 +66,12 @@ class Head(models.Model):
 class Member(models.Model):
     """Who may be in a room."""
 
-    pk = models.CompositePrimaryKey("room_id", "user_key")
+    pk = CompositePrimaryKey("room_id", "user_key")
     room_id = integer()
     user_key = ExactCharField(max_length=KEY_LENGTH)
     user_name = ExactTextField()
     role = integer(choices=ROLES)
-    read_seq = integer(default=0, db_default=0)
+    read_seq = integer_from_zero()
     joined_at = millis()
 
     class Meta:
@@ -96,7 +105,7 @@ class Message(models.Model):
 class Change(models.Model):
     """A row of the log that is no added message."""
 
-    pk = models.CompositePrimaryKey("room_id", "seq")
+    pk = CompositePrimaryKey("room_id", "seq")
     room_id = integer()
     seq = integer()
     kind = integer(choices=KINDS)
@@ -114,7 +123,7 @@ class Change(models.Model):
 class Batch(models.Model):
     """A batch that was committed, so that a repeat finds what became of it; NULL outcomes: it was made void."""
 
-    pk = models.CompositePrimaryKey("node", "number")
+    pk = CompositePrimaryKey("node", "number")
     node = integer()
     number = integer()
     at = millis()
@@ -134,7 +143,7 @@ class Log(models.Model):
     rows stand the sender's key and name.
     """
 
-    pk = models.CompositePrimaryKey("room_id", "seq")
+    pk = CompositePrimaryKey("room_id", "seq")
     room_id = integer()
     seq = integer()
     kind = integer(choices=[(0, "Added"), *KINDS, (5, "Adopted")])

@@ -246,6 +246,8 @@ class ProjectTables(Tables):
     def newest(self, room: int, before: int, limit: int) -> list[MessageRow]:
         """As in `Tables`."""
         found: list[MessageRow] = []
+        # What a column cannot hold, not every Django compares with it.
+        before = min(before, LAST_POS + 1)
         # Where somebody else has deleted messages, a page takes more than one look.
         while len(found) < limit and before > 1:
             wanted = min(limit - len(found), LAST_ROOM)
@@ -304,7 +306,7 @@ class ProjectTables(Tables):
         keys = list(old.values_list("message_id", flat=True))
         for start in range(0, len(keys), CHUNK):
             self._all(self._mapped.message_model).filter(pk__in=keys[start : start + CHUNK]).delete()
-        self._all(Log).filter(room_id=room, seq__lte=last).delete()
+        self._delete("digi_log", ["room_id = %s", "seq <= %s"], (room, last))
         return len(keys), last
 
     # Rooms and members.

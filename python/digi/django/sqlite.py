@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
 
+import django
 from django.db import OperationalError
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from digi.django import older
 from digi.errors import ConfigError
 
 #: Seconds that the switch to the write-ahead log waits for others who use the file.
@@ -68,6 +70,10 @@ def beginning(connection: BaseDatabaseWrapper, mode: str | None) -> Iterator[Non
         yield
         return
     connection.ensure_connection()
+    if django.VERSION < (5, 1):
+        with older.beginning(connection, mode):
+            yield
+        return
     before = connection.transaction_mode  # type: ignore[attr-defined]
     connection.transaction_mode = mode  # type: ignore[attr-defined]
     try:

@@ -12,10 +12,10 @@ from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
 from django.db import connections
-from django.db.migrations.executor import MigrationExecutor
 
 import digi
 from digi.django import conf
+from digi.django.checks import missing_migrations
 from digi.django.engine import make_engine
 from digi.errors import DigiError
 
@@ -63,7 +63,8 @@ def _findings() -> Iterator[Finding]:
 
 
 def _settings() -> Iterator[Finding]:
-    found = [message for message in checks.run_checks(tags=["digi"]) if message.level >= checks.WARNING]
+    messages = checks.run_checks(tags=["digi"])
+    found = [message for message in messages if message.level >= checks.WARNING and not message.is_silenced()]
     for message in found:
         yield False, f"{message.msg} {message.hint or ''}".strip()
     if not found:
@@ -74,15 +75,12 @@ def _database(alias: str) -> Iterator[Finding]:
     connection = connections[alias]
     connection.ensure_connection()
     yield True, f"database {alias!r}: {connection.display_name} can be reached"
-    executor = MigrationExecutor(connection)
-    targets = [node for node in executor.loader.graph.leaf_nodes() if node[0] == "digi"]
-    missing = executor.migration_plan(targets)
-    if missing:
-        yield False, f"database {alias!r}: {len(missing)} migrations of digi are missing: run `manage.py migrate`"
+    if missing := missing_migrations(connection):
+        yield False, f"database {alias!r}: {missing} migrations of digi are missing: run `manage.py migrate`"
         return
     yield True, f"database {alias!r}: Digi's tables are there"
     for message in checks.run_checks(tags=[checks.Tags.database], databases=[alias]):
-        if message.id and message.id.startswith("digi."):
+        if message.id and message.id.startswith("digi.") and not message.is_silenced():
             yield False, f"{message.msg} {message.hint or ''}".strip()
     if (apart := _clock(connection)) is not None:
         well = abs(apart) <= CLOCKS

@@ -45,7 +45,7 @@ class Migration(migrations.Migration):
                     fields=[
                         (
                             "pk",
-                            models.CompositePrimaryKey(
+                            digi.django.fields.CompositePrimaryKey(
                                 "room_id", "user_key", blank=True, editable=False, primary_key=True, serialize=False
                             ),
                         ),
@@ -53,7 +53,7 @@ class Migration(migrations.Migration):
                         ("user_key", digi.django.fields.ExactCharField(max_length=191)),
                         ("user_name", digi.django.fields.ExactTextField()),
                         ("role", models.BigIntegerField(choices=[(0, "Member"), (1, "Moderator")])),
-                        ("read_seq", models.BigIntegerField(db_default=0, default=0)),
+                        ("read_seq", digi.django.fields.integer_from_zero()),
                         ("joined_at", digi.django.fields.MillisField()),
                     ],
                     options={"db_table": "digi_member"},
@@ -79,7 +79,7 @@ class Migration(migrations.Migration):
                     fields=[
                         (
                             "pk",
-                            models.CompositePrimaryKey(
+                            digi.django.fields.CompositePrimaryKey(
                                 "room_id", "seq", blank=True, editable=False, primary_key=True, serialize=False
                             ),
                         ),
@@ -100,7 +100,7 @@ class Migration(migrations.Migration):
                     fields=[
                         (
                             "pk",
-                            models.CompositePrimaryKey(
+                            digi.django.fields.CompositePrimaryKey(
                                 "node", "number", blank=True, editable=False, primary_key=True, serialize=False
                             ),
                         ),

@@ -20,7 +20,7 @@ class Migration(migrations.Migration):
             fields=[
                 (
                     "pk",
-                    models.CompositePrimaryKey(
+                    digi.django.fields.CompositePrimaryKey(
                         "room_id", "seq", blank=True, editable=False, primary_key=True, serialize=False
                     ),
                 ),
