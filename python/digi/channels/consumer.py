@@ -96,8 +96,8 @@ class ChatConsumer:
         """What this connection has asked for is stored, and the room was told: `frame` as `before_store` left it.
 
         `stored` has its `message_id`, `seq` and `pos`. Comes in the order of the frames, also for one that was sent
-        again and had been stored the first time. What it raises is logged. Who wants to hear of everything that this process
-        stores, whoever asked for it, takes `digi.django.signals`.
+        again and had been stored the first time. What it raises is logged. Who wants to hear of everything that this
+        process stores, whoever asked for it, takes `digi.django.signals`.
         """
 
     async def before_send(self, frame: Frame) -> Frame | None:
