@@ -24,7 +24,6 @@ from django.contrib.auth import (
     load_backend,
     user_logged_out,
 )
-from django.contrib.auth.backends import ModelBackend
 from django.contrib.sessions.backends import cache, cached_db, db
 from django.core.exceptions import ValidationError
 from django.db import close_old_connections, transaction
@@ -131,6 +130,9 @@ def _claim(data: Mapping[str, Any]) -> tuple[str, Any] | None:
 
 def _find(claims: Iterable[tuple[str, Any]]) -> dict[tuple[str, Any], Any]:
     """The users as their backends give them. Where that is Django's own way, it is done for many at once."""
+    # Not every process that stores messages has Django's users.
+    from django.contrib.auth.backends import ModelBackend
+
     by_backend: dict[str, set[Any]] = {}
     for path, key in claims:
         by_backend.setdefault(path, set()).add(key)
