@@ -16,7 +16,7 @@ from django.db import connections  # noqa: E402
 from django.test import override_settings  # noqa: E402
 
 import sql_server  # noqa: E402
-from digi.django.schema import LOG_TABLE, POST_TABLE, TABLES  # noqa: E402
+from digi.django.schema import LOG_TABLE, POST_TABLE, ROOM_KEY_TABLE, TABLES  # noqa: E402
 from django_store import servers  # noqa: E402
 
 #: Digi's tables, and the project's with those first that lead to others.
@@ -24,7 +24,9 @@ EVERY_TABLE = (
     *TABLES,
     LOG_TABLE,
     POST_TABLE,
-    *(f"project_{name}" for name in ("post", "membership", "circle", "letter", "pair")),
+    ROOM_KEY_TABLE,
+    *(f"project_{name}" for name in ("note", "post", "membership", "circle", "letter", "pair")),
+    *(f"project_{name}" for name in ("call", "hallmember", "hall", "remark", "topicmember", "topic")),
 )
 
 

@@ -37,7 +37,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from digi._digi import Engine
 from digi.django import bridge as to_stock
-from digi.django import mapping, mssql
+from digi.django import mapping, mssql, project_keys
 
 _SQLITE = "django.db.backends.sqlite3"
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
@@ -123,6 +123,8 @@ def _mapping_problems(given: Mapping[str, Any]) -> Iterator[str]:
         yield "DIGI['STORE']: models of the project's own (MESSAGE_MODEL) need \"orm\""
     elif mssql.is_sql_server(given.get("DATABASE", found.database)):
         yield "DIGI['MESSAGE_MODEL']: on SQL Server Digi has its own tables only, not the project's"
+    elif (clash := project_keys.problem(given, found.room_key, found.message_key)) is not None:
+        yield clash
 
 
 def _database_problems(given: Mapping[str, Any]) -> Iterator[str]:

@@ -11,6 +11,9 @@ from django.db.models.sql.compiler import SQLCompiler
 
 from digi.django.mssql import VENDOR as SQL_SERVER
 
+#: The longest key of a room or a message of the project's own: as long as a text may be that is unique everywhere.
+HOST_KEY_LENGTH = 255
+
 _EPOCH = datetime(1970, 1, 1)
 _MILLISECOND = timedelta(milliseconds=1)
 #: What a DATETIME2 holds.
