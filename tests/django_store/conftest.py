@@ -26,7 +26,7 @@ EVERY_TABLE = (
     POST_TABLE,
     ROOM_KEY_TABLE,
     *(f"project_{name}" for name in ("note", "post", "membership", "circle", "letter", "pair")),
-    *(f"project_{name}" for name in ("call", "hallmember", "hall", "remark", "topicmember", "topic")),
+    *(f"project_{name}" for name in ("call", "hallmember", "greathall", "hall", "remark", "topicmember", "topic")),
 )
 
 

@@ -110,7 +110,7 @@ def _name(thing: Thing, key: Key) -> int | str:
     if value is None:
         raise TypeError(f"an object that is saved, or a key, not {type(thing).__name__}")
     number = thing if isinstance(thing, int) else getattr(thing, "id", None)
-    if isinstance(number, int) and not isinstance(thing, Model):
+    if isinstance(number, int) and not isinstance(thing, Model) and key.kind != "large":
         return number
     return str(key.stored(value))
 

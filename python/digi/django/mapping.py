@@ -9,7 +9,8 @@
 
 `MEMBERS` names fields of the room's model that lead to its users, or a model of memberships:
 `{"model": "chat.Membership", "room": "chat", "user": "person"}`, with `"role"` where it has one that is 0 for a member
-and 1 for a moderator.
+and 1 for a moderator. With `ROOM_NUMBERS` rooms get numbers of Digi's, as they do where their keys are UUIDs or texts,
+although these are whole numbers: beyond 2^31 - 1.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from django.db.models import DateTimeField, Field, ForeignKey, ManyToManyField, 
 from digi.django.project_keys import Key, check_made, key_of
 
 #: The settings' keys that belong together.
-KEYS = ("ROOM_MODEL", "MEMBERS", "MESSAGE_MODEL", "FIELDS")
+KEYS = ("ROOM_MODEL", "ROOM_NUMBERS", "MEMBERS", "MESSAGE_MODEL", "FIELDS")
 _NEEDED = ("room", "sender", "body")
 _TIMES = ("created_at", "edited_at", "deleted_at")
 
@@ -93,7 +94,8 @@ def look_up(given: Mapping[str, Any]) -> Mapped | None:
         _model("ROOM_MODEL", given["ROOM_MODEL"]),
         _model("MESSAGE_MODEL", given["MESSAGE_MODEL"]),
     )
-    room_key, message_key = key_of("ROOM_MODEL", room_model), key_of("MESSAGE_MODEL", message_model)
+    room_key = key_of("ROOM_MODEL", room_model, is_large=bool(given.get("ROOM_NUMBERS")))
+    message_key = key_of("MESSAGE_MODEL", message_model)
     check_made("MESSAGE_MODEL", message_model)
     members, membership = _members(room_model, given["MEMBERS"])
     fields: Any = _fields(message_model, room_model, given.get("FIELDS", {}))

@@ -24,7 +24,8 @@ Stored = int | str
 class Key:
     """The primary key of a model."""
 
-    kind: Literal["number", "uuid", "text"]
+    #: `large`: whole numbers beyond those that a room may have.
+    kind: Literal["number", "large", "uuid", "text"]
     #: Of a foreign key, the one that it leads to.
     field: Any
 
@@ -43,8 +44,8 @@ class Key:
             raise ValueError(f"{value!r} is no {type(self.field).__name__}") from error
         if value is None:
             raise ValueError("there is no key yet")
-        if self.kind == "number":
-            return int(value)
+        if self.kind in ("number", "large"):
+            return int(value) if self.is_number else str(int(value))
         # Without dashes: as databases write it that have no type for it.
         return str(value.hex) if self.kind == "uuid" else str(value)
 
@@ -60,14 +61,14 @@ class Key:
         return Replace(text, Value("-"), Value("")) if self.kind == "uuid" else text
 
 
-def key_of(setting: str, model: type[Model]) -> Key:
+def key_of(setting: str, model: type[Model], *, is_large: bool = False) -> Key:
     """What a model's primary key is. Raises `ImproperlyConfigured`, naming the setting."""
     field: Any = model._meta.pk
     while isinstance(field, ForeignKey):
         field = field.target_field
     stored_as = field.get_internal_type()
     if isinstance(field, IntegerField):
-        return Key("number", field)
+        return Key("large" if is_large else "number", field)
     if stored_as == UUIDField.__name__:
         return Key("uuid", field)
     of = f"DIGI[{setting!r}]: the primary key of {model._meta.label} is a {type(field).__name__}"
@@ -87,12 +88,15 @@ def check_made(setting: str, model: type[Model]) -> None:
         )
 
 
+_NAMES = {"uuid": "UUIDs", "text": "texts", "large": "other numbers than Digi's"}
+
+
 def problem(given: Mapping[str, Any], rooms: Key, messages: Key) -> str | None:
     """What else in the setting doesn't go with such keys: what stock workers would have to understand."""
     if rooms.is_number and messages.is_number:
         return None
     whose, kind = ("rooms", rooms.kind) if not rooms.is_number else ("messages", messages.kind)
-    keys = f"and the keys of the project's {whose} are {'UUIDs' if kind == 'uuid' else 'texts'}"
+    keys = f"and the keys of the project's {whose} are {_NAMES[kind]}"
     if given.get("EMIT") == "fernet":
         return f'DIGI[\'EMIT\']: "fernet" seals whole numbers for stock workers, {keys}: leave it at "v1"'
     if given.get("BRIDGE"):

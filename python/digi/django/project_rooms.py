@@ -14,7 +14,7 @@ from typing import Any
 
 from django.db import IntegrityError, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.models import Max, QuerySet
+from django.db.models import AutoField, Max, QuerySet
 
 from digi._digi import Plan
 from digi.django.mapping import Mapped
@@ -193,7 +193,12 @@ class ProjectRooms(Tables):
         room_key = self._mapped.room_key
         given = id if room_key.is_number else key
         made = self._mapped.room_model(**({} if given is None else {"pk": given}))
-        if made.pk in (None, ""):
+        # Of a model that extends another one, the other's key.
+        is_made = isinstance(room_key.field, AutoField) or getattr(made, room_key.field.attname, made.pk) not in (
+            None,
+            "",
+        )
+        if not is_made:
             raise StoreRejectedError(f"a {self._mapped.room_model._meta.label} has to be given its key")
         made.save(using=self._using, force_insert=True)
         if not room_key.is_number:

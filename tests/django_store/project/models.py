@@ -82,6 +82,10 @@ class Hall(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid.uuid4)
 
 
+class GreatHall(Hall):
+    """A room that extends another model."""
+
+
 class HallMember(models.Model):
     hall = models.ForeignKey(Hall, models.CASCADE)
     person = ExactCharField(max_length=191)

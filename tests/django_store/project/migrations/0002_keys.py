@@ -21,6 +21,23 @@ class Migration(migrations.Migration):
             ],
         ),
         migrations.CreateModel(
+            name="GreatHall",
+            fields=[
+                (
+                    "hall_ptr",
+                    models.OneToOneField(
+                        auto_created=True,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        parent_link=True,
+                        primary_key=True,
+                        serialize=False,
+                        to="project.hall",
+                    ),
+                ),
+            ],
+            bases=("project.hall",),
+        ),
+        migrations.CreateModel(
             name="Topic",
             fields=[
                 (
