@@ -2,7 +2,8 @@
 
 `python asgi_app.py` makes the room of alice and bob and prints its token. DIGI_STORE is `native` (the default) or
 `orm`, Django's own connection to an SQLite file with the same tables, or to the database whose settings DIGI_DATABASE
-has as JSON; `project` is the same over tables of the project's own. DIGI_LAYER is the channel layer.
+has as JSON; `project` is the same over tables of the project's own, `uuids` over such with UUIDs as keys. DIGI_LAYER is
+the channel layer.
 """
 
 import json
@@ -48,13 +49,13 @@ def store(data: Path) -> str | Store:
 
     if not _is_projects():
         return OrmStore()
-    from django_store.project.models import CIRCLES
+    from django_store.project.models import CIRCLES, HALLS
 
-    return OrmStore("default", look_up(CIRCLES))
+    return OrmStore("default", look_up(HALLS if os.environ["DIGI_STORE"] == "uuids" else CIRCLES))
 
 
 def _is_projects() -> bool:
-    return os.environ.get("DIGI_STORE") == "project"
+    return os.environ.get("DIGI_STORE") in ("project", "uuids")
 
 
 @cache
@@ -64,7 +65,7 @@ def engine() -> Engine:
 
 
 def migrate() -> None:
-    if os.environ.get("DIGI_STORE") in ("orm", "project"):
+    if os.environ.get("DIGI_STORE") == "orm" or _is_projects():
         from django.core.management import call_command
 
         call_command("migrate", verbosity=0)

@@ -113,6 +113,8 @@ PROJECTS = (
     "SELECT log.seq, log.client_id, post.text, post.author FROM project_post AS post"
     " LEFT JOIN digi_log AS log ON log.message_id = post.id AND log.kind = 0 ORDER BY log.seq"
 )
+#: The same with UUIDs as keys.
+UUIDS = PROJECTS.replace("project_post", "project_call").replace("message_id", "message_key")
 
 
 def check(data: Path, copy: Path, acknowledged: dict[str, int]) -> int:
@@ -125,9 +127,10 @@ def check(data: Path, copy: Path, acknowledged: dict[str, int]) -> int:
     with closing(sqlite3.connect(copy / "chat.db")) as database:
         assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         is_own = not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'project_post'").fetchall()
-        messages = database.execute(OWN if is_own else PROJECTS).fetchall()
+        has_keys = not is_own and database.execute("SELECT 1 FROM digi_room_key").fetchall()
+        messages = database.execute(OWN if is_own else UUIDS if has_keys else PROJECTS).fetchall()
         changes = database.execute("SELECT seq FROM digi_change").fetchall()
-        (last,) = database.execute("SELECT last_seq FROM digi_head WHERE room_id = 1").fetchone()
+        (last,) = database.execute("SELECT last_seq FROM digi_head").fetchone()
     numbers = sorted([pos for pos, *_ in messages] + [seq for (seq,) in changes])
     assert numbers == list(range(1, last + 1))
     stored = {client_id: pos for pos, client_id, *_ in messages}
@@ -138,10 +141,10 @@ def check(data: Path, copy: Path, acknowledged: dict[str, int]) -> int:
     return len(stored) - len(acknowledged)
 
 
-@pytest.fixture(params=["rust", "native", "orm", "project"])
+@pytest.fixture(params=["rust", "native", "orm", "project", "uuids"])
 def killable(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Process]:
     """The Rust server, and Uvicorn with the engine in it, over the native store and over Django's connection, in
-    Digi's own tables and in the project's.
+    Digi's own tables and in the project's, also with UUIDs as keys.
     """
     data = tmp_path / "data"
     if request.param == "rust":

@@ -15,7 +15,7 @@ from django.core.management import call_command  # noqa: E402
 from django.db import connections  # noqa: E402
 from django.test import override_settings  # noqa: E402
 
-from digi.django.schema import LOG_TABLE, POST_TABLE, TABLES  # noqa: E402
+from digi.django.schema import LOG_TABLE, POST_TABLE, ROOM_KEY_TABLE, TABLES  # noqa: E402
 from django_store import servers  # noqa: E402
 
 #: No file: SQLite would make one wherever a test that has forgotten its fixture happens to run.
@@ -25,7 +25,9 @@ EVERY_TABLE = (
     *TABLES,
     LOG_TABLE,
     POST_TABLE,
-    *(f"project_{name}" for name in ("post", "membership", "circle", "letter", "pair")),
+    ROOM_KEY_TABLE,
+    *(f"project_{name}" for name in ("note", "post", "membership", "circle", "letter", "pair")),
+    *(f"project_{name}" for name in ("call", "hallmember", "greathall", "hall", "remark", "topicmember", "topic")),
 )
 
 

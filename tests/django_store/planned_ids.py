@@ -24,4 +24,4 @@ class PlannedIds(OrmStore):
 
     def _tables(self, connection: BaseDatabaseWrapper) -> ProjectTables:
         assert self._mapped is not None
-        return _Tables(connection, self._mapped)
+        return _Tables(connection, self._mapped, self._rooms)

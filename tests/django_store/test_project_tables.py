@@ -16,10 +16,10 @@ from django.test import override_settings
 import digi
 from digi._digi import Batch, BatchId, Command
 from digi.django import conf, rooms
+from digi.django.adoption import RECENT, RECENT_OF_ALL
 from digi.django.engine import get_engine
 from digi.django.mapping import look_up
 from digi.django.models import Log
-from digi.django.project_tables import RECENT, RECENT_OF_ALL
 from digi.django.store import OrmStore
 from django_store.project.models import Letter, Pair
 
@@ -231,7 +231,6 @@ def test_an_engine_on_the_projects_tables(sqlite: str) -> None:
         ({"ROOM_MODEL": "project.Pair"}, "'MEMBERS'.*needed beside ROOM_MODEL"),
         (PAIRS | {"ROOM_MODEL": "Pair"}, "'ROOM_MODEL'.*'application.Model'"),
         (PAIRS | {"MESSAGE_MODEL": "project.Nothing"}, "'MESSAGE_MODEL'.*Nothing"),
-        (PAIRS | {"MESSAGE_MODEL": "sessions.Session"}, "'MESSAGE_MODEL'.*primary key.*CharField.*whole numbers"),
         (PAIRS | {"MEMBERS": ["one", "three"]}, "'MEMBERS'.*three"),
         (PAIRS | {"MEMBERS": {"model": "project.Membership"}}, "'MEMBERS'.*'user'"),
         (PAIRS | {"FIELDS": {"sender": "author"}}, "'FIELDS'.*author"),

@@ -14,7 +14,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 
 from digi.django import conf
-from digi.django.models import Head, Member, Message, Room
+from digi.django.models import Head, Member, Message, Room, RoomKey
 
 
 class _ForReading(admin.ModelAdmin):  # type: ignore[type-arg]
@@ -97,6 +97,15 @@ class MessageAdmin(_ForReading):
     def sent(self, message: Message) -> datetime:
         """When it was sent."""
         return _moment(message.created_at)
+
+
+@admin.register(RoomKey)
+class RoomKeyAdmin(_ForReading):
+    """The numbers of the project's own rooms, where their keys are UUIDs (without dashes) or texts."""
+
+    list_display = ("host_key", "room_id")
+    search_fields = ("=host_key", "=room_id")
+    ordering = ("host_key",)
 
 
 def _moment(millis: int) -> datetime:

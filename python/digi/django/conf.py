@@ -8,7 +8,7 @@
 | `STORE` | `"orm"` | where rooms are kept |
 | `DATABASE` | `"default"` | for `"orm"`: which of DATABASES |
 | `SQL_SERVER` | `{}` | for `"orm"` on SQL Server: parameters of the store's URL, such as `lanes` and `trust_ca` |
-| `ROOM_MODEL`, `MEMBERS`, `MESSAGE_MODEL`, `FIELDS` | | for `"orm"`: models of the project's own, see `mapping` |
+| `ROOM_MODEL`, `ROOM_NUMBERS`, `MEMBERS`, `MESSAGE_MODEL`, `FIELDS` | | for `"orm"`: the project's, see `mapping` |
 | `LAYER` | `"local:"` | the channel layer's URL |
 | `BRIDGE` | `None` | for workers that still run stock Channels: `True` for the layer in CHANNEL_LAYERS |
 | `PRESENCE` | `False` | tell the members of a room who comes and goes |
@@ -37,7 +37,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from digi._digi import Engine
 from digi.django import bridge as to_stock
-from digi.django import mapping, mssql
+from digi.django import mapping, mssql, project_keys
 
 _SQLITE = "django.db.backends.sqlite3"
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
@@ -52,6 +52,7 @@ class Config:
     database: str = "default"
     sql_server: Mapping[str, str | int | bool] = field(default_factory=dict)
     room_model: str | None = None
+    room_numbers: bool = False
     members: Sequence[str] | Mapping[str, str] | None = None
     message_model: str | None = None
     fields: Mapping[str, str] = field(default_factory=dict)
@@ -123,6 +124,8 @@ def _mapping_problems(given: Mapping[str, Any]) -> Iterator[str]:
         yield "DIGI['STORE']: models of the project's own (MESSAGE_MODEL) need \"orm\""
     elif mssql.is_sql_server(given.get("DATABASE", found.database)):
         yield "DIGI['MESSAGE_MODEL']: on SQL Server Digi has its own tables only, not the project's"
+    elif (clash := project_keys.problem(given, found.room_key, found.message_key)) is not None:
+        yield clash
 
 
 def _database_problems(given: Mapping[str, Any]) -> Iterator[str]:
@@ -248,6 +251,7 @@ _TESTS: dict[str, Callable[[Any], str | None]] = {
     "SQL_SERVER": _sql_server,
     # What they have to be depends on one another: `mapping` says it.
     **dict.fromkeys(mapping.KEYS, lambda _: None),
+    "ROOM_NUMBERS": _is(bool, "True or False"),
     "LAYER": _is(str, "a URL"),
     "BRIDGE": to_stock.problem,
     "PRESENCE": _is(bool, "True or False"),

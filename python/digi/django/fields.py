@@ -19,6 +19,7 @@ else:
     from digi.django.older import CompositePrimaryKey
 
 __all__ = [
+    "HOST_KEY_LENGTH",
     "CompositePrimaryKey",
     "ExactCharField",
     "ExactTextField",
@@ -30,6 +31,9 @@ __all__ = [
     "millis_or_null",
     "to_datetime",
 ]
+
+#: The longest key of a room or a message of the project's own: as long as a text may be that is unique everywhere.
+HOST_KEY_LENGTH = 255
 
 _EPOCH = datetime(1970, 1, 1)
 _MILLISECOND = timedelta(milliseconds=1)

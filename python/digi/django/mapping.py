@@ -9,7 +9,8 @@
 
 `MEMBERS` names fields of the room's model that lead to its users, or a model of memberships:
 `{"model": "chat.Membership", "room": "chat", "user": "person"}`, with `"role"` where it has one that is 0 for a member
-and 1 for a moderator.
+and 1 for a moderator. With `ROOM_NUMBERS` rooms get numbers of Digi's, as they do where their keys are UUIDs or texts,
+although these are whole numbers: beyond 2^31 - 1.
 """
 
 from __future__ import annotations
@@ -22,10 +23,12 @@ from django.apps import apps
 from django.conf import settings
 from django.core.exceptions import FieldDoesNotExist, ImproperlyConfigured
 from django.db import router
-from django.db.models import DateTimeField, Field, ForeignKey, IntegerField, ManyToManyField, Model, TextField
+from django.db.models import DateTimeField, Field, ForeignKey, ManyToManyField, Model, TextField
+
+from digi.django.project_keys import Key, check_made, key_of
 
 #: The settings' keys that belong together.
-KEYS = ("ROOM_MODEL", "MEMBERS", "MESSAGE_MODEL", "FIELDS")
+KEYS = ("ROOM_MODEL", "ROOM_NUMBERS", "MEMBERS", "MESSAGE_MODEL", "FIELDS")
 _NEEDED = ("room", "sender", "body")
 _TIMES = ("created_at", "edited_at", "deleted_at")
 
@@ -45,10 +48,12 @@ class Mapped:
     """The project's models, looked up. Names are those of fields."""
 
     room_model: type[Model]
+    room_key: Key
     #: Fields of the room's model, each a user.
     members: tuple[str, ...]
     membership: Membership | None
     message_model: type[Model]
+    message_key: Key
     room: str
     sender: str
     body: str
@@ -64,6 +69,12 @@ class Mapped:
             user_model: Any = field.related_model
             return f"{self.sender}__{getattr(user_model, 'USERNAME_FIELD', user_model._meta.pk.name)}"
         return self.sender
+
+    @property
+    def room_column(self) -> str:
+        """What has the key of a message's room."""
+        field: Any = self.message_model._meta.get_field(self.room)
+        return str(field.attname)
 
     @property
     def database(self) -> str:
@@ -83,26 +94,21 @@ def look_up(given: Mapping[str, Any]) -> Mapped | None:
         _model("ROOM_MODEL", given["ROOM_MODEL"]),
         _model("MESSAGE_MODEL", given["MESSAGE_MODEL"]),
     )
+    room_key = key_of("ROOM_MODEL", room_model, is_large=bool(given.get("ROOM_NUMBERS")))
+    message_key = key_of("MESSAGE_MODEL", message_model)
+    check_made("MESSAGE_MODEL", message_model)
     members, membership = _members(room_model, given["MEMBERS"])
     fields: Any = _fields(message_model, room_model, given.get("FIELDS", {}))
-    return Mapped(room_model, members, membership, message_model, **fields)
+    return Mapped(room_model, room_key, members, membership, message_model, message_key, **fields)
 
 
 def _model(key: str, name: object) -> type[Model]:
     if not isinstance(name, str) or name.count(".") != 1:
         raise ImproperlyConfigured(f"DIGI[{key!r}]: a model as 'application.Model', not {name!r}")
     try:
-        model = apps.get_model(name)
+        return apps.get_model(name)
     except LookupError as error:
         raise ImproperlyConfigured(f"DIGI[{key!r}]: {error}") from error
-    pk: Any = model._meta.pk
-    while isinstance(pk, ForeignKey):
-        pk = pk.target_field
-    if not isinstance(pk, IntegerField):
-        raise ImproperlyConfigured(
-            f"DIGI[{key!r}]: the primary key of {name} is a {type(pk).__name__}; tokens seal whole numbers"
-        )
-    return model
 
 
 def _field(key: str, model: type[Model], name: object) -> Field[Any, Any]:
@@ -153,6 +159,9 @@ def _fields(model: type[Model], room_model: type[Model], given: object) -> dict[
             found[name] = _field("FIELDS", model, given[name]).name
         elif name in _NEEDED:
             found[name] = _only(model, name, _candidates(model, room_model, name))
+    room: Any = model._meta.get_field(found["room"] or "")
+    if isinstance(room, ForeignKey) and not room.target_field.primary_key:
+        raise ImproperlyConfigured(f"DIGI['FIELDS']['room']: {room.name!r} does not lead to a primary key")
     for name in _TIMES:
         if found[name] and not isinstance(model._meta.get_field(found[name] or ""), DateTimeField):
             raise ImproperlyConfigured(f"DIGI['FIELDS'][{name!r}]: {found[name]!r} is no DateTimeField")

@@ -12,6 +12,7 @@ from typing import ClassVar
 from django.db import models
 
 from digi.django.fields import (
+    HOST_KEY_LENGTH,
     CompositePrimaryKey,
     ExactCharField,
     ExactTextField,
@@ -140,7 +141,8 @@ class Log(models.Model):
     """A change in a room whose messages are in a table of the project's own; adds are among them.
 
     `pos` is the place of the message: the number of its add, or of its adoption where others have written it. In these
-    rows stand the sender's key and name.
+    rows stand the sender's key and name. The message's key is in `message_id`, or in `message_key` where it is no whole
+    number.
     """
 
     pk = CompositePrimaryKey("room_id", "seq")
@@ -153,10 +155,14 @@ class Log(models.Model):
     sender_name = ExactTextField(null=True)
     client_id = ExactCharField(max_length=CLIENT_ID_LENGTH, null=True)
     at = millis()
+    message_key = ExactCharField(max_length=HOST_KEY_LENGTH, null=True)
 
     class Meta:
         db_table = "digi_log"
-        indexes: ClassVar = [models.Index(fields=["message_id"], name="digi_log_message")]
+        indexes: ClassVar = [
+            models.Index(fields=["message_id"], name="digi_log_message"),
+            models.Index(fields=["message_key"], name="digi_log_message_key"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.seq} in {self.room_id}"
@@ -174,3 +180,16 @@ class Post(models.Model):
 
     def __str__(self) -> str:
         return str(self.op_id)
+
+
+class RoomKey(models.Model):
+    """The number that Digi has given to a room of the project's whose key is a UUID (without dashes) or a text."""
+
+    host_key = ExactCharField(max_length=HOST_KEY_LENGTH, primary_key=True)
+    room_id = integer(unique=True)
+
+    class Meta:
+        db_table = "digi_room_key"
+
+    def __str__(self) -> str:
+        return f"{self.host_key}: {self.room_id}"

@@ -31,7 +31,7 @@ from django.db import close_old_connections, connections, transaction
 from django.utils.asyncio import async_unsafe
 
 from digi._digi import Outcome
-from digi.django import conf, mssql
+from digi.django import conf, keys, mssql
 from digi.django.engine import get_engine
 from digi.django.models import Post
 from digi.errors import InputError, RefusedError, StoreRejectedError
@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 
 #: A user, or a key and a name.
 Someone: TypeAlias = "AbstractBaseUser | tuple[str, str]"
-#: A room or a message: its id, or an object with that as its primary key.
+#: A room or a message: its id, or an object of the project's, or its key (`digi.django.keys`).
 Thing: TypeAlias = Any
 
 #: Milliseconds after which a row that somebody left behind is carried out by others.
@@ -52,24 +52,24 @@ TOGETHER = 100
 def post(room: Thing, user: Someone, text: str, *, client_id: str | None = None) -> Outcome | None:
     """Adds a message in a member's name; `client_id` makes it idempotent (`Engine.post`)."""
     key, name = _someone(user)
-    return _do(kind="post", room=_id(room), user=key, name=name, text=text, client_id=client_id)
+    return _do(kind="post", room=keys.room_number(room), user=key, name=name, text=text, client_id=client_id)
 
 
 def announce(room: Thing, text: str, *, name: str = "", key: str = "") -> Outcome | None:
     """Adds a message of the site's own, under a name, and a key if one is to tell by it who that was."""
-    return _do(kind="post", room=_id(room), user=key, name=name, text=text, client_id=None, as_host=True)
+    return _do(kind="post", room=keys.room_number(room), user=key, name=name, text=text, client_id=None, as_host=True)
 
 
 def edit(message: Thing, text: str, *, user: Someone | None = None) -> Outcome | None:
     """Replaces a message's text: in the site's name, or in a user's, who has to be its sender."""
     key, name = _someone(user)
-    return _do(kind="edit", message=_id(message), user=key, name=name, text=text, as_host=user is None)
+    return _do(kind="edit", message=keys.message_name(message), user=key, name=name, text=text, as_host=user is None)
 
 
 def delete(message: Thing, *, user: Someone | None = None) -> Outcome | None:
     """Deletes a message: in the site's name, or in a user's, who has to be its sender or a moderator."""
     key, name = _someone(user)
-    return _do(kind="delete", message=_id(message), user=key, name=name, as_host=user is None)
+    return _do(kind="delete", message=keys.message_name(message), user=key, name=name, as_host=user is None)
 
 
 @async_unsafe
@@ -112,10 +112,11 @@ def _carry_out(operation: dict[str, Any], op_id: str | None = None) -> Outcome:
         client_id = operation["client_id"] or op_id
         posted = engine.post(operation["room"], user, name, operation["text"], client_id=client_id, as_host=as_host)
         return posted.result()
-    room = _room_of(operation["message"])
+    message = keys.message_id(operation["message"])
+    room = _room_of(message)
     if kind == "edit":
-        return engine.edit(room, user, name, operation["message"], operation["text"], as_host=as_host).result()
-    return engine.delete(room, user, name, operation["message"], as_host=as_host).result()
+        return engine.edit(room, user, name, message, operation["text"], as_host=as_host).result()
+    return engine.delete(room, user, name, message, as_host=as_host).result()
 
 
 def _finish(row: Post) -> None:
@@ -150,26 +151,19 @@ def sweep() -> int:
 
 def _room_of(message: int) -> int:
     mapped = conf.mapped()
-    if mapped is None:
+    if mapped is None or not mapped.message_key.is_number:
         return message >> 32
     rows = mapped.message_model._base_manager.using(conf.get().database).filter(pk=message)
-    room: int | None = rows.values_list(f"{mapped.room}_id", flat=True).first()
+    room: Any = rows.values_list(mapped.room_column, flat=True).first()
     if room is None:
         raise RefusedError(f"there is no message {message}", code="no_such_message")
-    return room
+    return keys.room_number(room)
 
 
 def _someone(user: Someone | None) -> tuple[str, str]:
     if user is None:
         return "", ""
     return user if isinstance(user, tuple) else (str(user.pk), user.get_username())
-
-
-def _id(thing: Thing) -> int:
-    found = thing if isinstance(thing, int) else getattr(thing, "pk", getattr(thing, "id", None))
-    if not isinstance(found, int):
-        raise TypeError(f"an id, or an object with a whole number as its primary key, not {type(thing).__name__}")
-    return found
 
 
 def _now() -> int:

@@ -1,61 +1,66 @@
 """`Tables` over models of the project's own: its rooms, members and messages, and beside them Digi's heads and log.
 
-To `OrmStore` and the planner a message has the id that it would have in Digi's own table, `room * 2^32 + pos`; here it
-is turned into the project's key and back. `digi_log` has a row for every change, adds among them, so that a message has
-its place, sender and times whatever columns the project's table has. What others wrote into that table gets its row,
-and with it a number, when it is found (`number`).
+To `OrmStore` and the planner a message has the id that it would have in Digi's own table, `room * 2^32 + pos`. Where
+the project's keys are whole numbers, the world knows a message by its key, and here the one is turned into the other; a
+UUID or a text stays here, and the world knows the id. `digi_log` has a row for every change, adds among them, so that a
+message has its place, sender and times whatever columns the project's table has. What others wrote into that table gets
+its row, and with it a number, when it is found (`adoption`).
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Sequence
-from datetime import datetime, timezone
 from typing import Any
 
-from django.conf import settings
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.models import Exists, Max, OuterRef, QuerySet
+from django.db.models import Max, QuerySet
 
 from digi._digi import Applied, Batch, Command, Message, Outcome, Plan
+from digi.django.adoption import (
+    ADDED,
+    ADDS,
+    ADOPTED,
+    DELETED,
+    EDITED,
+    JOINED,
+    LEFT,
+    Adopting,
+    LogRow,
+    to_millis,
+    to_moment,
+)
 from digi.django.mapping import Mapped
-from digi.django.models import Head, Log
-from digi.django.tables import LAST_POS, LAST_ROOM, HeadRow, MessageRow, Tables
-from digi.errors import StoreRejectedError
-
-ADDED, EDITED, DELETED, JOINED, LEFT, ADOPTED = range(6)
-#: Written by Digi, and by others.
-ADDS = (ADDED, ADOPTED)
-#: Keys that one query names.
-CHUNK = 500
-#: Among so many of a room's newest messages, and of the whole table's, what has no number is looked for by itself.
-#: What lies further back, `manage.py digi adopt` finds.
-RECENT, RECENT_OF_ALL = 200, 2_000
-
-_LOG = ("room_id", "seq", "kind", "message_id", "pos", "user_key", "sender_name", "client_id", "at")
-LogRow = tuple[int, int, int, "int | None", "int | None", "str | None", "str | None", "str | None", int]
+from digi.django.models import Log
+from digi.django.project_keys import Stored
+from digi.django.project_rooms import CHUNK, _text
+from digi.django.tables import LAST_POS, LAST_ROOM, MessageRow
 
 
-class ProjectTables(Tables):
+class ProjectTables(Adopting):
     """The tables of one transaction, or of one reading."""
 
-    def __init__(self, connection: BaseDatabaseWrapper, mapped: Mapped) -> None:
-        super().__init__(connection)
-        self._using = connection.alias
-        self._mapped = mapped
+    def __init__(self, connection: BaseDatabaseWrapper, mapped: Mapped, known: dict[int, Stored] | None = None) -> None:
+        super().__init__(connection, mapped, known)
         #: The project's keys of the messages that have been met, by the ids that the planner knows.
-        self._keys: dict[int, int] = {}
-
-    def _all(self, model: Any) -> QuerySet[Any]:
-        return QuerySet(model, using=self._using)
+        self._keys: dict[int, Stored] = {}
 
     # Ids.
 
+    @property
+    def _translates(self) -> bool:
+        """Whether the world knows messages by the project's keys."""
+        return self._mapped.message_key.is_number
+
     def message_id(self, planned: int) -> int:
         """As in `Tables`."""
-        return self._key(planned)
+        return self._number(planned) if self._translates else planned
 
-    def _key(self, planned: int) -> int:
+    def _number(self, planned: int) -> int:
+        key = self._key(planned)
+        assert isinstance(key, int)
+        return key
+
+    def _key(self, planned: int) -> Stored:
         if planned not in self._keys:
             self._meet([planned])
         return self._keys[planned]
@@ -68,7 +73,7 @@ class ProjectTables(Tables):
             by_room.setdefault(number >> 32, []).append(number & LAST_POS)
         for room, places in by_room.items():
             for start in range(0, len(places), CHUNK):
-                rows += self._adds(room).filter(seq__in=places[start : start + CHUNK]).values_list(*_ADD)
+                rows += self._adds(room).filter(seq__in=places[start : start + CHUNK]).values_list(*self._add_columns)
         return self._met(rows)
 
     def _met(self, rows: Iterable[Any]) -> list[Any]:
@@ -76,21 +81,25 @@ class ProjectTables(Tables):
         self._keys |= {(room << 32) + pos: key for room, pos, key, *_ in found}
         return found
 
+    @property
+    def _add_columns(self) -> tuple[str, ...]:
+        return ("room_id", "seq", self._id, "user_key", "sender_name", "client_id", "at")
+
     def _adds(self, room: int) -> QuerySet[Any]:
         return self._all(Log).filter(room_id=room, kind__in=ADDS)
 
     def planned(self, batch: Batch, number: bool = True) -> Batch:
         """As in `Tables`."""
         keys = {command.message_id for command in batch.commands if command.message_id is not None}
-        if not keys:
+        if not keys or not self._translates:
             return batch
         known = self._numbered(keys)
         if number and (missing := keys - known.keys()):
-            model, room = self._mapped.message_model, self._mapped.room
-            rooms = set(self._all(model).filter(pk__in=missing).values_list(f"{room}_id", flat=True))
+            rows = self._all(self._mapped.message_model).filter(pk__in=missing)
+            rooms = self.room_numbers(set(rows.values_list(self._mapped.room_column, flat=True)) - {None})
             if rooms:
-                self.heads(sorted(rooms), lock=True)
-                self.number(sorted(rooms), keys=missing)
+                self.heads(sorted(rooms.values()), lock=True)
+                self.number(sorted(rooms.values()), keys=missing)
                 known |= self._numbered(missing)
         # No message has the place 0.
         commands = [
@@ -101,14 +110,35 @@ class ProjectTables(Tables):
         ]
         return Batch(batch.id, commands, now=batch.now, known=batch.known)
 
-    def _numbered(self, keys: Iterable[int]) -> dict[int, int]:
-        rows = (
-            self._all(Log).filter(message_id__in=list(keys), kind__in=ADDS).values_list("message_id", "room_id", "pos")
+    def _numbered(self, keys: Iterable[Stored]) -> dict[Any, int]:
+        rows = self._all(Log).filter(kind__in=ADDS, **{f"{self._id}__in": list(keys)})
+        return {key: (room << 32) + pos for key, room, pos in rows.values_list(self._id, "room_id", "pos")}
+
+    def find(self, key: Any) -> int | None:
+        """The planner's id of a message of the project's, if it has one."""
+        return next(iter(self._numbered([self._mapped.message_key.stored(key)]).values()), None)
+
+    def find_or_number(self, key: Any) -> int | None:
+        """The same; a message that others have written gets its number here. None: there is no such message."""
+        stored = self._mapped.message_key.stored(key)
+        rows = self._all(self._mapped.message_model).filter(pk=stored)
+        rooms = sorted(
+            self.meet([room for room in rows.values_list(self._mapped.room_column, flat=True) if room]).values()
         )
-        return {key: (room << 32) + pos for key, room, pos in rows}
+        self.heads(rooms, lock=True)
+        self.number(rooms, keys=[stored])
+        return self.find(key)
+
+    def message_key(self, planned: int) -> Any:
+        """The project's key of a message with such an id; None: there is none."""
+        self._meet([planned])
+        key = self._keys.get(planned)
+        return None if key is None else self._mapped.message_key.value(key)
 
     def shown(self, applied: Applied) -> Applied:
-        """The outcomes with the project's keys."""
+        """As in `Tables`."""
+        if not self._translates:
+            return applied
         asked = [number for outcome in applied.outcomes if (number := outcome.message_id) not in (None, *self._keys)]
         self._meet([number for number in asked if number is not None])
         return Applied([self._shown(outcome) for outcome in applied.outcomes], applied.heads)
@@ -118,7 +148,7 @@ class ProjectTables(Tables):
         if planned is None:
             return outcome
         key = self._keys.get(planned)
-        if key is None:
+        if not isinstance(key, int):
             return outcome  # A batch of long ago, and the message was purged since.
         if kind == "duplicate":
             return Outcome.duplicate(key, outcome.pos or 0)
@@ -137,72 +167,6 @@ class ProjectTables(Tables):
             deleted_at=message.deleted_at,
         )
         return Outcome.changed(kind, outcome.epoch or 0, outcome.seq or 0, message)
-
-    # Heads.
-
-    def heads(self, rooms: Sequence[int], lock: bool = False) -> list[HeadRow]:
-        """As in `Tables`; with `lock`, a room of the project's that Digi meets for the first time gets its head here,
-        and its messages their numbers.
-        """
-        found = super().heads(rooms, lock)
-        missing = set(rooms) - {row[0] for row in found}
-        if not (lock and missing):
-            return found
-        known = self._all(self._mapped.room_model).filter(pk__in=missing, pk__gte=1, pk__lte=LAST_ROOM)
-        new = sorted(known.values_list("pk", flat=True))
-        if not new:
-            return found
-        now = _now()
-        rows = [Head(room_id=room, epoch=now, last_seq=0, floor=0, last_at=0) for room in new]
-        # Another process may have been first; it has numbered the messages, then, by the time the lock is ours.
-        self._all(Head).bulk_create(rows, ignore_conflicts=True)
-        super().heads(new, lock=True)
-        self.number(new)
-        return super().heads(rooms, lock=True)
-
-    def number(self, rooms: Sequence[int], keys: Iterable[int] | None = None) -> int:
-        """Gives messages that have none their numbers: the rooms', or those with the keys. Under the heads' lock."""
-        mapped, count = self._mapped, 0
-        times = [mapped.created_at] if mapped.created_at else []
-        columns = ("pk", f"{mapped.room}_id", self._sender_column(), mapped.sender_name, *times)
-        for row in super().heads(rooms):
-            room, epoch, seq, floor, at = row
-            missing = self._without_number().filter(**{mapped.room: room}).order_by("pk")
-            if keys is not None:
-                missing = missing.filter(pk__in=list(keys))
-            log: list[LogRow] = []
-            for key, _, sender, name, *created in missing.values_list(*columns):
-                seq += 1
-                at = max(at, _millis(created[0]) if created and created[0] else _now())
-                log.append((room, seq, ADOPTED, key, seq, _text(sender), _text(name), None, at))
-            self._insert("digi_log", _LOG, log)
-            if log:
-                self.set_heads([(room, epoch, seq, floor, at)])
-            count += len(log)
-        return count
-
-    def _without_number(self) -> QuerySet[Any]:
-        known = self._all(Log).filter(message_id=OuterRef("pk"), kind__in=ADDS)
-        return self._all(self._mapped.message_model).filter(~Exists(known))
-
-    def rooms_to_number(self, rooms: Sequence[int], above: int) -> list[int]:
-        """Which of the rooms have messages without a number, among those with a key above `above`."""
-        room, found = f"{self._mapped.room}_id", set[int]()
-        for start in range(0, len(rooms), CHUNK):
-            some = self._without_number().filter(pk__gt=above, **{f"{room}__in": rooms[start : start + CHUNK]})
-            found |= set(some.values_list(room, flat=True).distinct())
-        return sorted(found)
-
-    def has_recent_without_number(self, room: int) -> bool:
-        """Whether one of a room's newest messages has no number."""
-        model, name = self._mapped.message_model, self._mapped.room
-        newest = self._all(model).filter(**{name: room}).order_by("-pk").values_list("pk", flat=True)[:RECENT]
-        keys = list(newest)
-        return bool(keys) and self._all(Log).filter(message_id__in=keys, kind__in=ADDS).count() < len(keys)
-
-    def newest_key(self) -> int:
-        """The highest key in the project's table; 0 where it is empty."""
-        return self._all(self._mapped.message_model).aggregate(newest=Max("pk"))["newest"] or 0
 
     # The log.
 
@@ -241,7 +205,7 @@ class ProjectTables(Tables):
     def messages_between(self, room: int, after: int, through: int) -> list[MessageRow]:
         """As in `Tables`."""
         adds = self._adds(room).filter(seq__gt=after, seq__lte=through).order_by("seq")
-        return self._whole(self._met(adds.values_list(*_ADD)))
+        return self._whole(self._met(adds.values_list(*self._add_columns)))
 
     def newest(self, room: int, before: int, limit: int) -> list[MessageRow]:
         """As in `Tables`."""
@@ -251,7 +215,7 @@ class ProjectTables(Tables):
         # Where somebody else has deleted messages, a page takes more than one look.
         while len(found) < limit and before > 1:
             wanted = min(limit - len(found), LAST_ROOM)
-            adds = self._adds(room).filter(seq__lt=before).order_by("-seq").values_list(*_ADD)
+            adds = self._adds(room).filter(seq__lt=before).order_by("-seq").values_list(*self._add_columns)
             met = self._met(reversed(list(adds[:wanted])))
             if not met:
                 break
@@ -276,24 +240,28 @@ class ProjectTables(Tables):
             rows.append(((room << 32) + pos, sender or "", name or "", client_id, at, edited_at, deleted_at, body))
         return rows
 
-    def _times(self, keys: Sequence[int]) -> dict[tuple[int, int], int]:
+    def _times(self, keys: Sequence[Stored]) -> dict[tuple[Stored, int], int]:
         """When messages were last edited, and deleted."""
-        found: dict[tuple[int, int], int] = {}
+        found: dict[tuple[Stored, int], int] = {}
         for start in range(0, len(keys), CHUNK):
-            log = self._all(Log).filter(message_id__in=keys[start : start + CHUNK], kind__in=(EDITED, DELETED))
-            for key, kind, at in log.values_list("message_id", "kind").annotate(last=Max("at")):
+            some = {f"{self._id}__in": keys[start : start + CHUNK]}
+            log = self._all(Log).filter(kind__in=(EDITED, DELETED), **some)
+            for key, kind, at in log.values_list(self._id, "kind").annotate(last=Max("at")):
                 found[key, kind] = at
         return found
 
-    def _present(self, keys: Sequence[int]) -> dict[int, tuple[str, int | None]]:
+    def _present(self, keys: Sequence[Stored]) -> dict[Stored, tuple[str, int | None]]:
         """By key: text, and when the project's own column says it was deleted."""
         mapped = self._mapped
         columns = ("pk", mapped.body, *([mapped.deleted_at] if mapped.deleted_at else []))
-        found: dict[int, tuple[str, int | None]] = {}
+        found: dict[Stored, tuple[str, int | None]] = {}
         for start in range(0, len(keys), CHUNK):
             rows = self._all(mapped.message_model).filter(pk__in=keys[start : start + CHUNK]).values_list(*columns)
             for key, body, *deleted in rows:
-                found[key] = (_text(body), _millis(deleted[0]) if deleted and deleted[0] else None)
+                found[mapped.message_key.stored(key)] = (
+                    _text(body),
+                    to_millis(deleted[0]) if deleted and deleted[0] else None,
+                )
         return found
 
     def remove_messages(self, room: int, before: int) -> tuple[int, int]:
@@ -303,65 +271,13 @@ class ProjectTables(Tables):
         last = old.aggregate(last=Max("seq"))["last"]
         if last is None:
             return 0, 0
-        keys = list(old.values_list("message_id", flat=True))
+        keys = list(old.values_list(self._id, flat=True))
         for start in range(0, len(keys), CHUNK):
             self._all(self._mapped.message_model).filter(pk__in=keys[start : start + CHUNK]).delete()
         self._delete("digi_log", ["room_id = %s", "seq <= %s"], (room, last))
         return len(keys), last
 
-    # Rooms and members.
-
-    def roles(self, asked: Sequence[tuple[int, str]]) -> list[tuple[int, str, int]]:
-        """As in `Tables`."""
-        rooms = sorted({room for room, _ in asked})
-        found: dict[tuple[int, str], int] = {}
-        membership = self._mapped.membership
-        for start in range(0, len(rooms), CHUNK):
-            some = rooms[start : start + CHUNK]
-            if membership is None:
-                columns = [_column(self._mapped.room_model, name) for name in self._mapped.members]
-                for room, *users in self._all(self._mapped.room_model).filter(pk__in=some).values_list("pk", *columns):
-                    found |= {(room, _text(user)): 0 for user in users if user is not None}
-            else:
-                room_column = _column(membership.model, membership.room)
-                keys = [user for _, user in asked if _fits(membership.model, membership.user, user)]
-                user_column = _column(membership.model, membership.user)
-                role = [membership.role] if membership.role else []
-                rows = self._all(membership.model).filter(**{f"{room_column}__in": some, f"{user_column}__in": keys})
-                for room, user, *roles in rows.values_list(room_column, user_column, *role):
-                    found[room, _text(user)] = roles[0] if roles else 0
-        return [(room, user, found[room, user]) for room, user in asked if (room, user) in found]
-
-    def create_room(
-        self,
-        id: int,
-        name: str,  # noqa: ARG002
-        kind: str,  # noqa: ARG002
-        members: Sequence[tuple[str, str, int]],
-        now: int,
-    ) -> None:
-        """As in `Tables`. Name and kind have no place in the project's model."""
-        self._mapped.room_model(pk=id).save(using=self._using, force_insert=True)
-        self._insert("digi_head", ("room_id", "epoch", "last_seq", "floor", "last_at"), [(id, now, 0, 0, now)])
-        self._add_members([(id, user, role) for user, _, role in members])
-
-    def next_room(self) -> int:
-        """As in `Tables`."""
-        return (self._all(self._mapped.room_model).aggregate(last=Max("pk"))["last"] or 0) + 1
-
-    def _add_members(self, members: Sequence[tuple[int, str, int]]) -> None:
-        if not members:
-            return
-        membership = self._mapped.membership
-        if membership is None:
-            raise StoreRejectedError(f"who is in a {self._mapped.room_model._meta.label} is the project's to say")
-        room_column = _column(membership.model, membership.room)
-        user_column = _column(membership.model, membership.user)
-        rows = []
-        for room, user, role in members:
-            roles = {membership.role: role} if membership.role else {}
-            rows.append(membership.model(**{room_column: room, user_column: user, **roles}))
-        self._all(membership.model).bulk_create(rows)
+    # Writing.
 
     def write(self, plan: Plan) -> None:
         """As in `Tables`."""
@@ -371,34 +287,21 @@ class ProjectTables(Tables):
         for room, seq, kind, message, user, at in plan.log:
             key, pos = (None, None) if message is None else (self._key(message), message & LAST_POS)
             log.append((room, seq, kind, key, pos, user, None, None, at))
-        self._insert("digi_log", _LOG, log)
-        membership = self._mapped.membership
-        if membership is None and (plan.left or plan.joined):
-            raise StoreRejectedError(f"who is in a {self._mapped.room_model._meta.label} is the project's to say")
-        if membership is not None:
-            room_column = _column(membership.model, membership.room)
-            user_column = _column(membership.model, membership.user)
-            for room, user in plan.left:
-                self._all(membership.model).filter(**{room_column: room, user_column: user}).delete()
-            self._add_members([(room, user, role) for room, user, _, role, _, is_new in plan.joined if is_new])
-            if membership.role:
-                for room, user, _, role, _, is_new in plan.joined:
-                    if not is_new:
-                        rows = self._all(membership.model).filter(**{room_column: room, user_column: user})
-                        rows.update(**{membership.role: role})
+        self._insert("digi_log", self._log_columns, log)
+        self._write_members(plan)
         self.set_heads(plan.heads)
 
     def _insert_messages(self, plan: Plan) -> list[LogRow]:
-        mapped = self._mapped
+        mapped, rooms = self._mapped, self._room_columns(room for _, room, *_ in plan.inserted)
         log: list[LogRow] = []
         made: list[Any] = []
         for _, room, _, sender, _, _, created_at, edited_at, deleted_at, body in plan.inserted:
             times = {mapped.created_at: created_at, mapped.edited_at: edited_at, mapped.deleted_at: deleted_at}
-            given = {name: _moment(at) for name, at in times.items() if name and at is not None}
-            message = mapped.message_model(**{f"{mapped.room}_id": room, self._sender_column(): sender, **given})
+            given = {name: to_moment(at) for name, at in times.items() if name and at is not None}
+            message = mapped.message_model(**{mapped.room_column: rooms[room], self._sender_column(): sender, **given})
             setattr(message, mapped.body, body or "")
             made.append(message)
-        if self._connection.features.can_return_rows_from_bulk_insert:
+        if self._connection.features.can_return_rows_from_bulk_insert or not self._translates:
             self._all(mapped.message_model).bulk_create(made)
         else:
             for message in made:
@@ -406,32 +309,26 @@ class ProjectTables(Tables):
         gone = []
         for message, row in zip(made, plan.inserted, strict=True):
             planned, room, pos, sender, name, client_id, created_at, _, deleted_at, _ = row
-            self._keys[planned] = message.pk
-            log.append((room, pos, ADDED, message.pk, pos, sender, name, client_id, created_at))
+            key = self._keys[planned] = mapped.message_key.stored(message.pk)
+            log.append((room, pos, ADDED, key, pos, sender, name, client_id, created_at))
             if deleted_at is not None:
                 gone.append(message.pk)
         if gone and not mapped.deleted_at:
             self._all(mapped.message_model).filter(pk__in=gone).delete()
         return log
 
-    def _change(self, key: int, body: str | None, edited_at: int | None, deleted_at: int | None) -> None:
+    def _change(self, key: Stored, body: str | None, edited_at: int | None, deleted_at: int | None) -> None:
         mapped, row = self._mapped, self._all(self._mapped.message_model).filter(pk=key)
         if deleted_at is not None:
             if mapped.deleted_at:
-                row.update(**{mapped.deleted_at: _moment(deleted_at)})
+                row.update(**{mapped.deleted_at: to_moment(deleted_at)})
             else:
                 row.delete()
             return
         changes: dict[str, Any] = {mapped.body: body or ""}
         if mapped.edited_at and edited_at is not None:
-            changes[mapped.edited_at] = _moment(edited_at)
+            changes[mapped.edited_at] = to_moment(edited_at)
         row.update(**changes)
-
-    def _sender_column(self) -> str:
-        return _column(self._mapped.message_model, self._mapped.sender)
-
-
-_ADD = ("room_id", "seq", "message_id", "user_key", "sender_name", "client_id", "at")
 
 
 def _with_id(command: Command, planned: int) -> Command:
@@ -445,35 +342,3 @@ def _with_id(command: Command, planned: int) -> Command:
         body=command.body,
         message_id=planned,
     )
-
-
-def _column(model: Any, name: str) -> str:
-    """What sets and gives a field's plain value: of a foreign key, the key."""
-    attname: str = model._meta.get_field(name).attname
-    return attname
-
-
-def _fits(model: Any, name: str, value: str) -> bool:
-    """Whether a user's key is one that the field can hold."""
-    try:
-        model._meta.get_field(name).to_python(value)
-    except Exception:
-        return False
-    return True
-
-
-def _text(value: object) -> str:
-    return "" if value is None else str(value)
-
-
-def _now() -> int:
-    return time.time_ns() // 1_000_000
-
-
-def _millis(moment: datetime) -> int:
-    return int(moment.timestamp() * 1000)
-
-
-def _moment(millis: int) -> datetime:
-    moment = datetime.fromtimestamp(millis / 1000, timezone.utc)
-    return moment if settings.USE_TZ else moment.astimezone().replace(tzinfo=None)

@@ -5,7 +5,8 @@ within about a tenth of a second, elsewhere when they next compare (2 to 30 seco
 nothing from the commit on. Where it has to be seen at once, ask the engine: `get_engine().remove_member(...)`.
 
 Over the project's own tables (`DIGI["ROOM_MODEL"]`) a room is made, and joined, where `MEMBERS` is a model of
-memberships, or by the project itself.
+memberships, or by the project itself. Rooms are given by their ids, or as objects or keys of the project's
+(`digi.django.keys`).
 
 On SQL Server it is this process's engine that writes, in a transaction of its own: when a function returns, its work is
 committed, and stays so if the caller's transaction is rolled back.
@@ -27,6 +28,7 @@ from django.utils.asyncio import async_unsafe
 from digi._digi import Batch, BatchId, Command, Engine, NewRoom, Outcome
 from digi.django import conf, mssql
 from digi.django.engine import get_engine
+from digi.django.keys import Thing, room_number
 from digi.django.models import Head, Member, Message, Room
 from digi.django.store import ROLE_NAMES, OrmStore
 from digi.errors import NoSuchRoomError, RefusedError
@@ -43,28 +45,34 @@ def user_key(user: AbstractBaseUser) -> str:
     return str(user.pk)
 
 
-def create_room(members: Iterable[Someone] = (), *, name: str = "", kind: str = "", id: int | None = None) -> int:
-    """Make a room with its first members; gives its id. Raises `RoomExistsError`, `StoreError`."""
+def create_room(members: Iterable[Someone] = (), *, name: str = "", kind: str = "", id: Any = None) -> Any:
+    """Make a room with its first members; gives its id, or over the project's own tables its key. Raises
+    `RoomExistsError`, `StoreError`.
+    """
     people = [_member(member) for member in members]
     using = _using()
     if mssql.is_sql_server(using):
         return _engine().create_room(people, name=name, kind=kind, id=id).result()
-    return OrmStore(using, conf.mapped()).create_room(NewRoom(people, name=name, kind=kind, id=id), _now())
+    mapped = conf.mapped()
+    store = OrmStore(using, mapped)
+    if mapped is None or mapped.room_key.is_number:
+        return store.create_room(NewRoom(people, name=name, kind=kind, id=id), _now())
+    return store.room_key(store.create_room(NewRoom(people, name=name, kind=kind), _now(), key=id))
 
 
-def add_member(room: int, user: Someone, role: Role = "member") -> Outcome:
+def add_member(room: Thing, user: Someone, role: Role = "member") -> Outcome:
     """Make a user a member of a room, or change the role. Raises `NoSuchRoomError`, `RefusedError`, `StoreError`."""
     key, name, role = _member(user, role)
-    using = _using()
+    using, room = _using(), room_number(room)
     if mssql.is_sql_server(using):
         return _engine().add_member(room, key, name, role).result()
     return _one(using, Command("add_member", room, "", is_host=True, member=key, member_name=name, role=role))
 
 
-def remove_member(room: int, user: AbstractBaseUser | str) -> Outcome:
+def remove_member(room: Thing, user: AbstractBaseUser | str) -> Outcome:
     """End a membership, given the user or the key. Raises as `add_member`."""
     key = user if isinstance(user, str) else user_key(user)
-    using = _using()
+    using, room = _using(), room_number(room)
     if mssql.is_sql_server(using):
         return _engine().remove_member(room, key).result()
     return _one(using, Command("remove_member", room, "", is_host=True, member=key))

@@ -19,6 +19,8 @@ from digi.errors import ConfigError
 TABLES = ("digi_room", "digi_head", "digi_member", "digi_message", "digi_change", "digi_batch")
 #: Beside messages in a table of the project's own.
 LOG_TABLE = "digi_log"
+#: The numbers of the project's own rooms, where their keys are no whole numbers.
+ROOM_KEY_TABLE = "digi_room_key"
 #: What waits for a transaction of the project's.
 POST_TABLE = "digi_post"
 

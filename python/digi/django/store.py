@@ -14,7 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from django.db import Error, IntegrityError, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -37,8 +37,9 @@ from digi.django import signals
 from digi.django.failures import Lost, as_store_error, has_given_way, schema_error
 from digi.django.mapping import Mapped
 from digi.django.mssql import is_sql_server
-from digi.django.project_tables import RECENT_OF_ALL, ProjectTables
-from digi.django.schema import LOG_TABLE, TABLES
+from digi.django.project_keys import Stored
+from digi.django.project_tables import ProjectTables
+from digi.django.schema import LOG_TABLE, ROOM_KEY_TABLE, TABLES
 from digi.django.sqlite import beginning, marker, prepare, refuse_memory
 from digi.django.tables import LAST_POS, LAST_ROOM, HeadRow, MessageRow, Tables
 from digi.errors import (
@@ -93,8 +94,10 @@ class OrmStore:
         self._planner = Planner()
         #: Whether an engine has it, and its calls come in threads of their own.
         self._is_an_engines = False
-        #: Of the project's own table, when it was looked at last.
-        self._newest_key = 0
+        #: Of the last look at what is new in the project's own table.
+        self._mark = 0
+        #: Keys of the project's rooms, by number.
+        self._rooms: dict[int, Stored] = {}
 
     def __repr__(self) -> str:
         return f"OrmStore({self.using!r})"
@@ -107,7 +110,7 @@ class OrmStore:
         return connections[self.using]
 
     def _tables(self, connection: BaseDatabaseWrapper) -> Tables:
-        return Tables(connection) if self._mapped is None else ProjectTables(connection, self._mapped)
+        return Tables(connection) if self._mapped is None else ProjectTables(connection, self._mapped, self._rooms)
 
     def _write(self, work: Callable[[Tables], T]) -> T:
         """Runs `work` in a transaction, or in the one that the caller is in."""
@@ -191,20 +194,13 @@ class OrmStore:
     def _number_new(self, rooms: Sequence[int]) -> None:
         """When rooms are looked after."""
 
-        def find(tables: Tables) -> list[int]:
-            if not isinstance(tables, ProjectTables):
-                return []
-            newest = tables.newest_key()
-            if newest == self._newest_key:
-                # Whoever began earlier may commit later.
-                above = newest - RECENT_OF_ALL
-            else:
-                above = min(self._newest_key or newest, newest) - RECENT_OF_ALL
-                self._newest_key = newest
-            return tables.rooms_to_number(rooms, above)
+        def find(tables: Tables) -> tuple[list[int], int]:
+            return tables.with_new(rooms, self._mark) if isinstance(tables, ProjectTables) else ([], 0)
 
-        if found := self._read(find):
+        found, mark = self._read(find)
+        if found:
             self.number(found)
+        self._mark = mark
 
     def number(self, rooms: Sequence[int]) -> int:
         """Gives messages that others have written into the project's own table their numbers: how many."""
@@ -213,9 +209,52 @@ class OrmStore:
             if not isinstance(tables, ProjectTables):
                 return 0
             tables.heads(rooms, lock=True)
-            return tables.number(rooms)
+            tables.number(rooms)
+            return tables.numbered
 
         return self._write(write)
+
+    def adopt(self, keys: Sequence[Any]) -> int:
+        """The same for rooms by the project's keys, whether Digi has met them or not."""
+        return self._write(lambda tables: tables.adopt(keys) if isinstance(tables, ProjectTables) else 0)
+
+    # From the project's keys to what the engine knows, and back.
+
+    def room_number(self, key: Any) -> int:
+        """The number of a room of the project's, which gets one if it has none. Raises `NoSuchRoomError`."""
+
+        def read(tables: Tables) -> dict[Any, int]:
+            return tables.room_numbers([key]) if isinstance(tables, ProjectTables) else {key: key}
+
+        def write(tables: Tables) -> dict[Any, int]:
+            return tables.meet([key]) if isinstance(tables, ProjectTables) else {key: key}
+
+        found = self._read(read) or self._write(write)
+        if key not in found:
+            raise NoSuchRoomError(f"there is no room {key}")
+        return found[key]
+
+    def room_key(self, number: int) -> Any:
+        """The project's key of a room with such a number. Raises `NoSuchRoomError`."""
+        found = self._read(lambda tables: tables.room_keys([number]))
+        if number not in found:
+            raise NoSuchRoomError(f"there is no room with the number {number}")
+        return found[number]
+
+    def message_id(self, key: Any) -> int | None:
+        """The id by which the world knows a message of the project's, which gets one if it has none; None: there is no
+        such message.
+        """
+        if self._mapped is None or self._mapped.message_key.is_number:
+            return int(key)
+        found = self._read(lambda tables: cast("ProjectTables", tables).find(key))
+        return found or self._write(lambda tables: cast("ProjectTables", tables).find_or_number(key))
+
+    def message_key(self, id: int) -> Any:
+        """The project's key of a message that the world knows by such an id; None: there is none."""
+        if self._mapped is None or self._mapped.message_key.is_number:
+            return id
+        return self._read(lambda tables: cast("ProjectTables", tables).message_key(id))
 
     # The methods of `digi.Store`; they are documented there.
 
@@ -234,7 +273,7 @@ class OrmStore:
             present = set(connection.introspection.table_names())
         except Error as error:
             raise as_store_error(connection, error) from error
-        wanted = TABLES if self._mapped is None else (*TABLES, LOG_TABLE)
+        wanted = TABLES if self._mapped is None else (*TABLES, LOG_TABLE, ROOM_KEY_TABLE)
         missing = [table for table in wanted if table not in present]
         if missing:
             raise schema_error(f"the database {self.using!r} has no table {missing[0]}")
@@ -242,7 +281,7 @@ class OrmStore:
     def apply(self, batch: Batch) -> Applied:
         """One transaction: claim the id, lock the heads, read, decide, write."""
         try:
-            applied = self._write(lambda tables: self._apply(tables, batch))
+            applied, rooms = self._write(lambda tables: self._apply(tables, batch))
         except _RepeatedError:
             self._planner.rolled_back()
             return self._repeated(batch)
@@ -250,10 +289,11 @@ class OrmStore:
             self._planner.rolled_back()
             raise
         self._planner.committed()
-        signals.tell(type(self), self.using, batch.commands, applied.outcomes)
+        signals.tell(type(self), self.using, rooms, applied.outcomes)
         return applied
 
-    def _apply(self, tables: Tables, batch: Batch) -> Applied:
+    def _apply(self, tables: Tables, batch: Batch) -> tuple[Applied, list[Any]]:
+        """What became of the batch, and the room of each command as the project knows it."""
         try:
             tables.insert_batch(batch.id, batch.now, "")
         except IntegrityError as error:
@@ -264,7 +304,8 @@ class OrmStore:
         if batch.id.number % FORGET_EVERY == 0:
             tables.forget_batches(batch.id.node, batch.id.number - KEPT_BATCHES)
             tables.forget_batches_before(batch.now - KEPT_MS)
-        return tables.shown(plan.applied)
+        keys = tables.room_keys({command.room for command in batch.commands})
+        return tables.shown(plan.applied), [keys.get(command.room) for command in batch.commands]
 
     def _plan(self, tables: Tables, batch: Batch) -> Plan:
         planner = self._planner
@@ -381,8 +422,10 @@ class OrmStore:
         """One statement."""
         self._write(lambda tables: tables.raise_all(now))
 
-    def create_room(self, room: NewRoom, now: int) -> int:
-        """Where the store chooses the id, it is the next one."""
+    def create_room(self, room: NewRoom, now: int, key: Any = None) -> int:
+        """Where the store chooses the id, it is the next one. `key`: over the project's own tables, where that is not
+        the id.
+        """
         # The last entry of a user counts, as everywhere.
         members = {user: (user, name, ROLES[role]) for user, name, role in room.members}
 
@@ -393,7 +436,7 @@ class OrmStore:
             if tables.heads([number]):
                 raise _RepeatedError
             try:
-                tables.create_room(number, room.name, room.kind, list(members.values()), now)
+                tables.create_room(number, room.name, room.kind, list(members.values()), now, key)
             except IntegrityError as error:
                 raise _RepeatedError from error
             return number
@@ -401,8 +444,8 @@ class OrmStore:
         for _ in range(ROOM_TRIES):
             with suppress(_RepeatedError):
                 return self._write(write)
-            if room.id is not None:
-                raise RoomExistsError(f"there is a room {room.id} already")
+            if (given := room.id if key is None else key) is not None:
+                raise RoomExistsError(f"there is a room {given} already")
         raise StoreUnavailableError("other processes took every room id that was tried")
 
     def purge(self, room: int, before: int) -> int:

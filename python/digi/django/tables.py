@@ -137,6 +137,10 @@ class Tables:
 
     # Ids.
 
+    def room_keys(self, rooms: Iterable[int]) -> dict[int, Any]:
+        """The project's keys of rooms, by the numbers that the engine knows."""
+        return {room: room for room in rooms}
+
     def message_id(self, planned: int) -> int:
         """The id under which the world knows the message that the planner knows under `planned`."""
         return planned
@@ -278,7 +282,15 @@ class Tables:
             rows += self._rows(self._select(names, "digi_member", " OR ".join(terms)), parameters)
         return [tuple(row) for row in rows]
 
-    def create_room(self, id: int, name: str, kind: str, members: Sequence[tuple[str, str, int]], now: int) -> None:
+    def create_room(
+        self,
+        id: int,
+        name: str,
+        kind: str,
+        members: Sequence[tuple[str, str, int]],
+        now: int,
+        key: Any = None,  # noqa: ARG002
+    ) -> None:
         """Makes a room. Raises `IntegrityError` when there is one."""
         self._insert("digi_room", ("id", "name", "kind", "created_at"), [(id, name, kind, now)])
         self._insert("digi_head", _HEAD, [(id, now, 0, 0, now)])

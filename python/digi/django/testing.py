@@ -24,6 +24,7 @@ from django.contrib.auth.models import AbstractBaseUser
 
 from digi._digi import Engine, Session
 from digi.django.engine import get_engine
+from digi.django.keys import room_number
 
 #: Seconds after which a frame that was waited for counts as missing.
 TIMEOUT = 10.0
@@ -60,12 +61,12 @@ class Page:
 
 @contextmanager
 def page(room: Any, user: AbstractBaseUser) -> Iterator[Page]:
-    """A page in a room (its id, or an object with that as its primary key), once it is in.
+    """A page in a room (an object of the project's, or an id or key), once it is in.
 
     Raises `ConnectionRefusedByDigi` where the user may not enter.
     """
     engine = get_engine().open().result()
-    token = engine.cipher.seal("room", room if isinstance(room, int) else room.pk)
+    token = engine.cipher.seal("room", room_number(room))
     with engine.connect(token, str(user.pk), user.get_username()).result() as session:
         opened = Page(session)
         opened.receive("resumed")

@@ -25,9 +25,10 @@ def run(command: BaseCommand) -> None:
     config, mapped = conf.get(), conf.mapped()
     if mapped is None:
         raise CommandError("DIGI['MESSAGE_MODEL'] is not set: Digi's own table has nothing to adopt")
-    store, count, last = OrmStore(config.database, mapped), 0, 0
+    store, count = OrmStore(config.database, mapped), 0
     rooms = mapped.room_model._base_manager.using(config.database).order_by("pk").values_list("pk", flat=True)
-    while some := list(rooms.filter(pk__gt=last)[:ROOMS_AT_ONCE]):
-        count += store.number(some)
-        last = some[-1]
+    some = list(rooms[:ROOMS_AT_ONCE])
+    while some:
+        count += store.adopt(some)
+        some = list(rooms.filter(pk__gt=some[-1])[:ROOMS_AT_ONCE])
     command.stdout.write(f"{count} messages have got their numbers.")

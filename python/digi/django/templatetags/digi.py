@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from django import template
 
-from digi.django.engine import get_cipher
-from digi.django.models import Room
-from digi.django.rooms import RoomEntry
+from digi.django import keys
 
 register = template.Library()
 
 
 @register.simple_tag
-def room_token(room: Room | RoomEntry | int) -> str:
-    """The token of a room, given an id, a `Room` or an entry of `rooms_of`: what stands in the chat's URL."""
-    return get_cipher().seal("room", room if isinstance(room, int) else room.id)
+def room_token(room: keys.Thing) -> str:
+    """The token of a room, given the project's object, an id or key, or an entry of `rooms_of`: for the chat's URL."""
+    return keys.room_token(room)
+
+
+@register.simple_tag
+def message_token(message: keys.Thing) -> str:
+    """The token of a message, given the project's object, or an id or key: the `message_id` of frames."""
+    return keys.message_token(message)
