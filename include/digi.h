@@ -981,7 +981,9 @@ digi_result digi_engine_descriptor(struct digi_engine *engine,
 // Hands every frame of every session to `callback`, from a thread of Digi's that does nothing else: one call at a time,
 // a session's frames in their order. The callback may call everything, also free its session or the engine; while it
 // blocks, nobody gets frames. Once per engine, and instead of `digi_engine_ready` and `digi_session_next`. `destroy`, which
-// may be NULL, is called with `ctx` after the last call.
+// may be NULL, is called with `ctx` after the last call; if this function fails, `ctx` stays the host's.
+//
+// Threads: free sessions within the callback; elsewhere it may just be called with the one that is freed.
 //
 // Errors: `DIGI_ERR_CONFIG` where there is one already, or the system gives no thread.
 digi_result digi_engine_on_frame(struct digi_engine *engine,
@@ -1077,8 +1079,8 @@ digi_result digi_config_set(struct digi_config *config,
                             size_t value_length,
                             struct digi_error **error);
 
-// Lets the host keep the rooms: see `digi_store`. The struct is copied. From here on Digi has its `ctx`, and destroys it
-// also if this fails, except for `DIGI_ERR_BAD_ARGUMENT`.
+// Lets the host keep the rooms: see `digi_store`. The struct is copied, and its `ctx` belongs to Digi once this has
+// succeeded; if it fails, it stays the host's.
 digi_result digi_config_set_store(struct digi_config *config,
                                   const struct digi_store *store,
                                   struct digi_error **error);
@@ -1122,7 +1124,7 @@ digi_result digi_log(int32_t level,
                      struct digi_error **error);
 
 // Starts a server on an address such as `127.0.0.1:9001` (port 0: any that is free). `options` are copied, and their `ctx`
-// belongs to Digi once this has succeeded.
+// belongs to Digi once this has succeeded; if it fails, it stays the host's.
 //
 // Errors: `DIGI_ERR_CONFIG` when a setting is wrong or the address cannot be bound, `DIGI_ERR_BAD_KEY` for a secret below 32
 // bytes.

@@ -2,13 +2,17 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests say what is wrong by panicking")]
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use digi_core::store::model::{Action, Authority, Command};
+use digi_core::Code;
+use digi_core::store::model::{Action, Authority, Batch, BatchId, Command, NewRoom};
+use digi_core::store::{Store, StoreError};
 use digi_core::testing::store_suite::Subject;
+use parking_lot::Mutex;
 
 use super::*;
-use crate::model::DIGI_ROLE_MEMBER;
+use crate::model::{DIGI_ROLE_MEMBER, role_number};
 use crate::result::{DIGI_OK, number};
 
 /// The longest text that the tables take.
