@@ -165,11 +165,9 @@ class _Constraint(models.BaseConstraint):
         columns = (schema_editor.quote_name(model._meta.get_field(name).column) for name in self.names)
         return f"PRIMARY KEY ({', '.join(columns)})"
 
-    def create_sql(self, *_: Any) -> Any:
-        return None
-
-    def remove_sql(self, *_: Any) -> Any:
-        return None
+    def create_sql(self, model: Any, schema_editor: Any) -> str:
+        table = schema_editor.quote_name(model._meta.db_table)
+        return f"ALTER TABLE {table} ADD {self.constraint_sql(model, schema_editor)}"
 
     def validate(self, *_: Any, **__: Any) -> None:
         """Django does so by the field."""
@@ -180,7 +178,10 @@ class _Constraint(models.BaseConstraint):
 
 
 class IntegerFromZero(models.BigIntegerField):  # type: ignore[type-arg]
-    """A number that is 0 where a row is written without it: `db_default=0`, which Django has since 5.0."""
+    """A number that is 0 where a row is written without it: `db_default=0`, which Django has since 5.0.
+
+    Until 5.2 this does: it puts no parameter into `CREATE TABLE`, beside which Django writes no constraints there.
+    """
 
     def db_type_suffix(self, connection: BaseDatabaseWrapper) -> str:  # noqa: ARG002
         """Stands behind the type."""
