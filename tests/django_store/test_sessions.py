@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_K
 from django.contrib.auth.backends import ModelBackend
 from django.contrib.auth.models import User
 from django.contrib.sessions.backends.base import SessionBase
+from django.contrib.sessions.models import Session
 from django.core.cache import caches
 from django.db import connections, transaction
 from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 from django.utils.module_loading import import_string
 
 import digi
@@ -156,6 +159,18 @@ def test_many_log_ins_are_looked_at_with_few_queries(
             if code is not None:
                 list(page)
             assert page.close_code == code
+
+
+@pytest.mark.usefixtures("sqlite")
+@pytest.mark.parametrize("kind", ["db", "cached_db"])
+def test_an_expired_session_is_nobodys(kind: str) -> None:
+    engine = f"django.contrib.sessions.backends.{kind}"
+    with override_settings(SESSION_ENGINE=engine):
+        session = log_in(import_string(f"{engine}.SessionStore"), User.objects.create_user("alice"))
+        caches["default"].clear()
+        for left, is_known in ((timedelta(seconds=60), True), (timedelta(seconds=-1), False)):
+            Session.objects.update(expire_date=timezone.now() + left)
+            assert (logins.user_of(f"sessionid={session.session_key}") is not None) == is_known
 
 
 class Strict(ModelBackend):
