@@ -89,7 +89,14 @@ def test_a_session_that_was_ended_is_nobodys(store: type[SessionBase]) -> None:
         assert who(cookie) is None
 
 
-@pytest.mark.usefixtures("sqlite")
+@pytest.fixture
+def unwatched() -> Iterator[None]:
+    """Only the test looks who is logged in, and not also the thread that does so every minute."""
+    with override_settings(DIGI={"LOGIN_CHECK": 0}):
+        yield
+
+
+@pytest.mark.usefixtures("sqlite", "unwatched")
 def test_whose_session_has_ended_is_closed() -> None:
     store = import_string("django.contrib.sessions.backends.db.SessionStore")
     alice, bob = (User.objects.create_user(name, password="secret") for name in ("alice", "bob"))
@@ -127,6 +134,7 @@ def test_whose_session_has_ended_is_closed() -> None:
         assert opened[1].close_code == 4503
 
 
+@pytest.mark.usefixtures("unwatched")
 @pytest.mark.parametrize(("kind", "queries"), [("db", 4), ("cached_db", 4), ("cache", 2), ("file", 2)])
 def test_many_log_ins_are_looked_at_with_few_queries(
     kind: str, queries: int, sqlite: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -211,7 +219,7 @@ def test_a_session_outlives_the_change_of_the_secret_key() -> None:
     assert store().exists(session.session_key)
 
 
-@pytest.mark.usefixtures("sqlite")
+@pytest.mark.usefixtures("sqlite", "unwatched")
 def test_nobody_is_closed_by_a_transaction_that_is_rolled_back() -> None:
     store = import_string("django.contrib.sessions.backends.db.SessionStore")
     alice = User.objects.create_user("alice", password="secret")
