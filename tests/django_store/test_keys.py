@@ -83,6 +83,20 @@ def test_saving_changes_one_row(members: str) -> None:
         again.save(using=members, force_insert=True)
 
 
+def test_a_row_never_comes_without_its_key(members: str) -> None:
+    rows = Member.objects.using(members)
+    for some in (rows.only("user_name"), rows.only("pk"), rows.only("room_id"), rows.defer("user_name")):
+        one = some.get(user_key="8")
+        assert one.pk == (1, "8")
+        one.user_name = "after"
+        one.save(update_fields=["user_name"])
+        assert all_of(members) == [(1, "7", "before"), (1, "8", "after"), (2, "7", "before")]
+    made = Member(pk=(3, "9"), user_name="new", role=0, joined_at=0)
+    assert (made.room_id, made.user_key) == (3, "9")
+    made.save(using=members)
+    assert rows.get(pk=(3, "9")).user_name == "new"
+
+
 def test_deleting_one_row_leaves_its_neighbours(members: str) -> None:
     one = Member.objects.using(members).get(pk=(1, "7"))
     assert one.delete()[0] == 1

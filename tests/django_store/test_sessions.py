@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_K
 from django.contrib.auth.backends import ModelBackend
 from django.contrib.auth.models import User
 from django.contrib.sessions.backends.base import SessionBase
+from django.contrib.sessions.models import Session
 from django.core.cache import caches
 from django.db import connections, transaction
 from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 from django.utils.module_loading import import_string
 
 import digi
@@ -86,7 +89,14 @@ def test_a_session_that_was_ended_is_nobodys(store: type[SessionBase]) -> None:
         assert who(cookie) is None
 
 
-@pytest.mark.usefixtures("sqlite")
+@pytest.fixture
+def unwatched() -> Iterator[None]:
+    """Only the test looks who is logged in, and not also the thread that does so every minute."""
+    with override_settings(DIGI={"LOGIN_CHECK": 0}):
+        yield
+
+
+@pytest.mark.usefixtures("sqlite", "unwatched")
 def test_whose_session_has_ended_is_closed() -> None:
     store = import_string("django.contrib.sessions.backends.db.SessionStore")
     alice, bob = (User.objects.create_user(name, password="secret") for name in ("alice", "bob"))
@@ -124,6 +134,7 @@ def test_whose_session_has_ended_is_closed() -> None:
         assert opened[1].close_code == 4503
 
 
+@pytest.mark.usefixtures("unwatched")
 @pytest.mark.parametrize(("kind", "queries"), [("db", 4), ("cached_db", 4), ("cache", 2), ("file", 2)])
 def test_many_log_ins_are_looked_at_with_few_queries(
     kind: str, queries: int, sqlite: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -156,6 +167,18 @@ def test_many_log_ins_are_looked_at_with_few_queries(
             if code is not None:
                 list(page)
             assert page.close_code == code
+
+
+@pytest.mark.usefixtures("sqlite")
+@pytest.mark.parametrize("kind", ["db", "cached_db"])
+def test_an_expired_session_is_nobodys(kind: str) -> None:
+    engine = f"django.contrib.sessions.backends.{kind}"
+    with override_settings(SESSION_ENGINE=engine):
+        session = log_in(import_string(f"{engine}.SessionStore"), User.objects.create_user("alice"))
+        caches["default"].clear()
+        for left, is_known in ((timedelta(seconds=60), True), (timedelta(seconds=-1), False)):
+            Session.objects.update(expire_date=timezone.now() + left)
+            assert (logins.user_of(f"sessionid={session.session_key}") is not None) == is_known
 
 
 class Strict(ModelBackend):
@@ -196,7 +219,7 @@ def test_a_session_outlives_the_change_of_the_secret_key() -> None:
     assert store().exists(session.session_key)
 
 
-@pytest.mark.usefixtures("sqlite")
+@pytest.mark.usefixtures("sqlite", "unwatched")
 def test_nobody_is_closed_by_a_transaction_that_is_rolled_back() -> None:
     store = import_string("django.contrib.sessions.backends.db.SessionStore")
     alice = User.objects.create_user("alice", password="secret")

@@ -99,7 +99,7 @@ def integer_from_zero() -> models.BigIntegerField[int, int]:
     """A number of 64 bits: 0 where nobody says otherwise, in the database as well."""
     return (
         models.BigIntegerField(default=0, db_default=0)
-        if django.VERSION >= (5, 0)
+        if django.VERSION >= (5, 2)
         else older.IntegerFromZero(default=0)
     )
 

@@ -28,6 +28,8 @@ class CompositePrimaryKey(models.Field):  # type: ignore[type-arg]
     def __init__(self, *names: str, **options: Any) -> None:
         super().__init__(**{"primary_key": True, "editable": False, "blank": True} | options)
         self.names = names
+        # An object gets its values in this order: `pk`, where it is given, comes behind what it is made of.
+        self.creation_counter += 1 << 30
 
     def deconstruct(self) -> Any:
         """For migrations."""
@@ -66,7 +68,11 @@ class CompositePrimaryKey(models.Field):  # type: ignore[type-arg]
 
     def to_python(self, value: Any) -> Any:
         """From a fixture."""
-        return tuple(json.loads(value)) if isinstance(value, str) else value
+        if not isinstance(value, str):
+            return value
+        meta: Any = self.model._meta
+        values = zip(self.names, json.loads(value), strict=True)
+        return tuple(meta.get_field(name).to_python(part) for name, part in values)
 
     def value_to_string(self, obj: Any) -> str:
         """For a fixture."""
@@ -99,6 +105,16 @@ class _QuerySet(models.QuerySet[Any]):
             else:
                 names.append(name)
         return super().order_by(*names)
+
+    def only(self, *fields: Any) -> Any:
+        """No row comes without its key."""
+        key: Any = self.model._meta.pk
+        return super().only(*key.names, *fields)
+
+    def defer(self, *fields: Any) -> Any:
+        """No row comes without its key."""
+        key: Any = self.model._meta.pk
+        return super().defer(*(name for name in fields if name not in key.names))
 
 
 class _Columns(Expression):
@@ -165,11 +181,9 @@ class _Constraint(models.BaseConstraint):
         columns = (schema_editor.quote_name(model._meta.get_field(name).column) for name in self.names)
         return f"PRIMARY KEY ({', '.join(columns)})"
 
-    def create_sql(self, *_: Any) -> Any:
-        return None
-
-    def remove_sql(self, *_: Any) -> Any:
-        return None
+    def create_sql(self, model: Any, schema_editor: Any) -> str:
+        table = schema_editor.quote_name(model._meta.db_table)
+        return f"ALTER TABLE {table} ADD {self.constraint_sql(model, schema_editor)}"
 
     def validate(self, *_: Any, **__: Any) -> None:
         """Django does so by the field."""
@@ -180,7 +194,10 @@ class _Constraint(models.BaseConstraint):
 
 
 class IntegerFromZero(models.BigIntegerField):  # type: ignore[type-arg]
-    """A number that is 0 where a row is written without it: `db_default=0`, which Django has since 5.0."""
+    """A number that is 0 where a row is written without it: `db_default=0`, which Django has since 5.0.
+
+    Until 5.2 this does: it puts no parameter into `CREATE TABLE`, beside which Django writes no constraints there.
+    """
 
     def db_type_suffix(self, connection: BaseDatabaseWrapper) -> str:  # noqa: ARG002
         """Stands behind the type."""
