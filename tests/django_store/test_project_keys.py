@@ -170,8 +170,10 @@ def test_two_that_meet_a_room_at_once_get_one_number(
     original: Callable[..., Any] = getattr(place, name)
 
     def second() -> None:
-        found.append(keys.room_number(halls.room))
-        connections[halls.using].close()
+        try:
+            found.append(keys.room_number(halls.room))
+        finally:
+            connections[halls.using].close()
 
     other = threading.Thread(target=second)
     with transaction.atomic(using=halls.using):
