@@ -170,8 +170,10 @@ def test_two_that_meet_a_room_at_once_get_one_number(
     original: Callable[..., Any] = getattr(place, name)
 
     def second() -> None:
-        found.append(keys.room_number(halls.room))
-        connections[halls.using].close()
+        try:
+            found.append(keys.room_number(halls.room))
+        finally:
+            connections[halls.using].close()
 
     other = threading.Thread(target=second)
     with transaction.atomic(using=halls.using):
@@ -289,6 +291,9 @@ def test_messages_by_objects_keys_and_ids(chat: Chat) -> None:
     delete(row)
     assert chat.bodies() == [None, "by the site"]
     assert chat.texts() == {"by the site"}
+    if chat.messages is Note and chat.messages.objects.using(chat.using).filter(pk=chat.write("x").pk.upper()).exists():
+        edit(chat.messages.objects.using(chat.using).get(text="x").pk.upper(), "not the capitals count")
+        assert "not the capitals count" in chat.texts()
     with pytest.raises(digi.RefusedError, match="no_such_message"):
         delete("none" if chat.messages in (Call, Note) else 10**9)
 

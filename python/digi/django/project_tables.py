@@ -120,14 +120,16 @@ class ProjectTables(Adopting):
 
     def find_or_number(self, key: Any) -> int | None:
         """The same; a message that others have written gets its number here. None: there is no such message."""
-        stored = self._mapped.message_key.stored(key)
-        rows = self._all(self._mapped.message_model).filter(pk=stored)
-        rooms = sorted(
-            self.meet([room for room in rows.values_list(self._mapped.room_column, flat=True) if room]).values()
-        )
+        rows = self._all(self._mapped.message_model).filter(pk=self._mapped.message_key.stored(key))
+        row = rows.values_list("pk", self._mapped.room_column).first()
+        if row is None or row[1] is None:
+            return None
+        # As the database writes it, which may take no notice of capitals.
+        stored = self._mapped.message_key.stored(row[0])
+        rooms = sorted(self.meet([row[1]]).values())
         self.heads(rooms, lock=True)
         self.number(rooms, keys=[stored])
-        return self.find(key)
+        return self.find(stored)
 
     def message_key(self, planned: int) -> Any:
         """The project's key of a message with such an id; None: there is none."""
