@@ -28,7 +28,18 @@ use crate::result::{
 
 /// The state machine of one connection, without threads, clock or store. The host tells it what happened
 /// (`digi_consumer_push`), does what it says (`digi_consumer_pop`), and owns everything else: the store, the room's order,
-/// the sockets. Any thread may use one; calls take turns.
+/// the sockets. Any thread may use one; calls take turns. What goes in (>) and comes out (<), from the beginning to the first
+/// message:
+///
+///     > CONNECT                          < ASK_MEMBER (ticket)
+///     > MEMBER (ticket, role, head)      < JOIN (ticket)
+///     > JOINED (ticket, position)        < ACCEPT, SEND `resumed`, GO_LIVE
+///     > FRAME `add`                      < SUBMIT (ticket, command)
+///       the host stores it, and sends its frame to all who are live, the sender among them
+///     > OUTCOME (ticket, outcome)        < SEND `ack`, if the client gave a `client_id`
+///
+/// With `scope.after`, LOAD_CHANGES or LOAD_HISTORY come before `resumed`. Inputs before CONNECT and after the end are
+/// ignored.
 pub struct digi_consumer {
     consumer: Mutex<Consumer>,
     rules: Arc<digi_core::consumer::Rules>,
@@ -43,10 +54,11 @@ pub const DIGI_INPUT_UNREADABLE: u32 = 2;
 /// The answer to `DIGI_OUTPUT_ASK_MEMBER`: `role` (`DIGI_ROLE_NONE`: no member), and the room's head, read before it, in
 /// `epoch` and `seq`; or a `code`.
 pub const DIGI_INPUT_MEMBER: u32 = 3;
-/// The answer to `DIGI_OUTPUT_JOIN`: `epoch` and `seq` are how far the room has shown its changes; or `code`:
+/// The answer to `DIGI_OUTPUT_JOIN`: `epoch` and `seq` are the room's head when its frames began to be held back; or `code`:
 /// `DIGI_AGAIN`, the membership was read too long ago, or `DIGI_CLOSE_OVERLOADED`, the room is full.
 pub const DIGI_INPUT_JOINED: u32 = 4;
-/// The answer to `DIGI_OUTPUT_LOAD_CHANGES`: the head in `epoch` and `seq`, `floor`, `through`, and `rows`: one
+/// The answer to `DIGI_OUTPUT_LOAD_CHANGES`: the head in `epoch` and `seq`, `floor`, `through` (the smaller of `after` +
+/// `limit` and the head: from there it is asked again), and `rows`: one
 /// `DIGI_ROW_MESSAGE` for each message that changed, with the number of its last change in `seq`, and `DIGI_ROW_LOG` for
 /// each membership that did, in order of `seq`; or a `code`.
 pub const DIGI_INPUT_CHANGES: u32 = 5;
@@ -100,11 +112,16 @@ pub struct digi_input {
 
 /// Ask whether the consumer's user is a member of `room`: `DIGI_INPUT_MEMBER`.
 pub const DIGI_OUTPUT_ASK_MEMBER: u32 = 0;
-/// Put the connection into `room`, and hold its frames back until `DIGI_OUTPUT_GO_LIVE`: `DIGI_INPUT_JOINED`.
+/// Put the connection into `room`, and hold its frames back until `DIGI_OUTPUT_GO_LIVE`: `DIGI_INPUT_JOINED`. `epoch`, `seq` and
+/// `role` are those of the answer about its membership.
 pub const DIGI_OUTPUT_JOIN: u32 = 1;
 /// The connection is let in.
 pub const DIGI_OUTPUT_ACCEPT: u32 = 2;
-/// Store `command`, and tell everybody in the room (`digi_consumer_encode`): `DIGI_INPUT_OUTCOME`.
+/// Store `command`, and tell everybody in the room (`digi_consumer_encode`): `DIGI_INPUT_OUTCOME`. Frame, text and policy have
+/// been looked at; the host looks at the rest, and refuses with `DIGI_ERR_NOT_A_MEMBER` (no longer),
+/// `DIGI_ERR_NO_SUCH_MESSAGE` (not in this room), `DIGI_ERR_NOT_SENDER` (but a moderator may delete) and
+/// `DIGI_ERR_MESSAGE_DELETED`. An add with a `client_id` that this user has used is `DIGI_CHANGE_DUPLICATE`, with the first
+/// one's `message_id` and `pos`, and nobody is told.
 pub const DIGI_OUTPUT_SUBMIT: u32 = 3;
 /// Read the changes of `room` above `after`, at most `limit` numbers: `DIGI_INPUT_CHANGES`.
 pub const DIGI_OUTPUT_LOAD_CHANGES: u32 = 4;
@@ -118,9 +135,9 @@ pub const DIGI_OUTPUT_GO_LIVE: u32 = 7;
 pub const DIGI_OUTPUT_SIGNAL: u32 = 8;
 /// This client of `room` listens: from now on it gets signals, too.
 pub const DIGI_OUTPUT_LISTEN: u32 = 9;
-/// Take the connection out of `room`.
+/// Take the connection out of `room`, if it is in there.
 pub const DIGI_OUTPUT_LEAVE: u32 = 10;
-/// Close the connection with `code`, a `DIGI_CLOSE_…`. The last output.
+/// Close the connection with `code`, a `DIGI_CLOSE_…`. The last output; after `DIGI_INPUT_DISCONNECT` there is none.
 pub const DIGI_OUTPUT_CLOSE: u32 = 11;
 
 /// Something to do; which members a kind uses is told at its `DIGI_OUTPUT_…`. Everything in it lives until it is freed.

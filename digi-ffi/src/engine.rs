@@ -187,8 +187,9 @@ pub unsafe extern "C" fn digi_engine_new(
     })
 }
 
-/// Takes a connection in, without waiting for the store: the session comes at once. Its first frame (`resumed` or `error`)
-/// says that it is in its room; if it may not enter, `digi_session_next` gives the close code, and no frame.
+/// Takes a connection in, without waiting for the store: the session comes at once. Its first frame (`resumed`, or with
+/// `scope.after` what was missed) says that it is in its room, and gets what is stored from then on. If it may not enter, or
+/// its token does not open, `digi_session_next` gives the close code, and no frame.
 ///
 /// Errors: a `DIGI_CLOSE_…` to close the connection with where that is known at once (too many sessions, closing);
 /// `DIGI_ERR_BAD_ARGUMENT`, `DIGI_ERR_ENGINE_FORKED`. There is no session then.
@@ -213,10 +214,12 @@ pub unsafe extern "C" fn digi_engine_connect(
     })
 }
 
-/// Sessions that have something to read, up to `most` into `sessions` and how many into `count`: call `digi_session_next`
-/// for each at least once. A session is on this list when a frame has come, and again until `digi_session_next` has said
-/// `DIGI_AGAIN` or a close code. `timeout_ms` is how long to wait for the first: 0 not at all, -1 for ever.
-/// `DIGI_AGAIN`: none.
+/// Sessions that have something to read, up to `most` into `sessions` and how many into `count`; call `digi_session_next` for
+/// them. A session stays on this list until `digi_session_next` has said `DIGI_AGAIN` or a close code for it, and those that
+/// were not given come first the next time; so nothing is lost if not all are read at once. One may also be given that
+/// has nothing (more) to read. `timeout_ms` is how long to wait for the first: 0 not at all, -1 for ever. `DIGI_AGAIN`: none.
+///
+/// Errors: `DIGI_ERR_ENGINE_CLOSED` after `digi_engine_close`, once every session on the list has said its close code.
 ///
 /// Threads: free a session in the thread that calls this, or while no thread does; else it may be given to one that has
 /// just lost it.
@@ -236,12 +239,12 @@ pub unsafe extern "C" fn digi_engine_ready(
             return Err(bad_argument("sessions", "there is no space for a session"));
         }
         engine.inner.check()?;
-        let taken = engine.inner.ready.take(most, Deadline::after(timeout_ms));
-        if taken.is_empty() {
+        let found = engine.inner.ready.look(most, Deadline::after(timeout_ms))?;
+        if found.is_empty() {
             return Ok(DIGI_AGAIN);
         }
-        count.set(taken.len());
-        for (place, session) in taken.iter().enumerate() {
+        count.set(found.len());
+        for (place, session) in found.iter().enumerate() {
             // SAFETY: `sessions` has `most` places.
             unsafe { sessions.add(place).write(Arc::as_ptr(session).cast_mut().cast()) };
         }
@@ -249,8 +252,8 @@ pub unsafe extern "C" fn digi_engine_ready(
     })
 }
 
-/// A descriptor that is readable while `digi_engine_ready` has sessions to give, for poll, epoll, kqueue or libuv: don't
-/// read from it, call `digi_engine_ready` with timeout 0 until it says `DIGI_AGAIN`. One for all sessions; it belongs to the
+/// A descriptor that is readable while `digi_engine_ready` has sessions to give, for poll, epoll, kqueue or libuv. Don't
+/// read from it: call `digi_engine_ready` with timeout 0, which may also say `DIGI_AGAIN`. One for all sessions; it belongs to the
 /// engine.
 ///
 /// Errors: `DIGI_ERR_CONFIG` when the system has no descriptor left.
@@ -316,7 +319,8 @@ fn call_back(
     ctx: &Context,
 ) {
     while !ready.is_over() {
-        for session in ready.take(TURN, Deadline::NEVER) {
+        let Ok(sessions) = ready.look(TURN, Deadline::NEVER) else { return };
+        for session in sessions {
             let pointer: *mut digi_session = Arc::as_ptr(&session).cast_mut().cast();
             let mut frames = Vec::new();
             let result = session.next(TURN, 0, |frame| frames.push(frame));
@@ -373,8 +377,9 @@ pub unsafe extern "C" fn digi_engine_create_room(
     })
 }
 
-/// Has a change stored and tells the room, in a user's name or the host's; waits until that is done. `outcome` may be NULL.
-/// Done in any case once this was called, also if the process does not wait for it.
+/// Has a change stored, in a user's name or the host's, and waits until it is. `outcome` may be NULL. The room is told of
+/// messages; that a membership has ended, its own sessions are told by `DIGI_CLOSE_REMOVED`, and that one has begun, nobody.
+/// Without `as_host` a join or leave is `DIGI_ERR_REFUSED`.
 ///
 /// Errors: what the change is refused with, such as `DIGI_ERR_NOT_A_MEMBER`, `DIGI_ERR_NO_SUCH_MESSAGE`,
 /// `DIGI_ERR_EMPTY_BODY`; `DIGI_ERR_STORE_UNAVAILABLE`; `DIGI_ERR_ENGINE_CLOSED`.
@@ -440,7 +445,8 @@ pub unsafe extern "C" fn digi_engine_restored(engine: *mut digi_engine, error: *
 }
 
 /// Removes a room's messages that were added before a time (milliseconds since 1970-01-01T00:00:00Z), for good, and
-/// writes how many they were into `removed`, which may be NULL.
+/// writes how many they were into `removed`, which may be NULL. Clients that show them are not told; a `client_id` of one
+/// of them counts as new from now on.
 ///
 /// Errors: `DIGI_ERR_NO_SUCH_ROOM`, `DIGI_ERR_STORE_UNAVAILABLE`.
 #[unsafe(no_mangle)]
@@ -497,6 +503,7 @@ pub unsafe extern "C" fn digi_engine_close(engine: *mut digi_engine, error: *mut
             core.close().await;
             Ok(())
         })?;
+        engine.inner.ready.close();
         Ok(DIGI_OK)
     })
 }

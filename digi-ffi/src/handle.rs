@@ -7,8 +7,8 @@ use crate::result::{Failure, bad_argument};
 
 /// A text in UTF-8 with its length in bytes; it need not end with NUL. `data` NULL: none, where one may be left out.
 ///
-/// What Digi gives to a callback lives until the callback returns. `DIGI_TEXT("literal")` makes one of a literal,
-/// `digi_text_of(string)` of what ends with NUL.
+/// What Digi gives to a callback lives until the callback returns. `DIGI_TEXT("literal")` initialises one with a literal,
+/// `digi_text_of(string)` makes one of what ends with NUL.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct digi_text {

@@ -36,7 +36,7 @@ pub struct digi_command {
     pub size: usize,
     /// `DIGI_CHANGE_ADD` to `DIGI_CHANGE_LEAVE`.
     pub change: u32,
-    /// Whether the host's rights count, not the user's; needed to join and to leave.
+    /// Whether the host's rights count, not the user's. Joins and leaves need it: only the host changes memberships.
     pub as_host: bool,
     /// The room's id.
     pub room: i64,
@@ -46,7 +46,8 @@ pub struct digi_command {
     pub user_name: digi_text,
     /// The message's text, to add and to edit.
     pub text: digi_text,
-    /// To add: makes it safe to ask again; 1 to 64 bytes. May be left out.
+    /// To add: makes it safe to ask again, as long as the first message is among the room's last 1,000 changes and not
+    /// purged. 1 to 64 bytes, of the user's own in this room. May be left out.
     pub client_id: digi_text,
     /// The message's id, to edit and to delete.
     pub message_id: i64,
@@ -191,30 +192,32 @@ impl digi_outcome {
     }
 }
 
-/// A row of a room's head: `room`, `epoch`, `seq` (the last number), `floor`, `at` (of the last change).
+/// A room's head: `room` (the key), `epoch`, `seq` (the last number), `floor`, `at` (of the last change).
 pub const DIGI_ROW_HEAD: u32 = 0;
-/// A room: `room`, `name`, `text` (its kind), `at`.
+/// A room: `room` (the key), `name`, `text` (its kind), `at`.
 pub const DIGI_ROW_ROOM: u32 = 1;
-/// A membership: `room`, `user`, `name`, `role`, `at`.
+/// A membership: `room` and `user` (the key), `name`, `role`, `at`.
 pub const DIGI_ROW_MEMBER: u32 = 2;
-/// A message: `room`, `message_id`, `pos`, `user`, `name`, `text` (none: deleted), `client_id`, `at`, `edited_at`,
-/// `deleted_at`.
+/// A message: `message_id` (the key; `room << 32 | pos`), `room`, `pos`, `user`, `name`, `text` (none: deleted), `client_id`,
+/// `at`, `edited_at`, `deleted_at`.
 pub const DIGI_ROW_MESSAGE: u32 = 3;
-/// A row of the log, which has every change but the adds: `room`, `seq`, `change`, `message_id` or `user`, `at`.
+/// A row of the log, which has every change but the adds: `room` and `seq` (the key), `change`, `message_id` or `user`, `at`.
 pub const DIGI_ROW_LOG: u32 = 4;
-/// A batch that was carried out: `node`, `number`, `text` (none: it never will be), `at`.
+/// A batch that was carried out: `node` and `number` (the key), `text` (none: it never will be), `at`. The text names users
+/// and `client_id`s; the row is removed after an hour or so, while others are written.
 pub const DIGI_ROW_BATCH: u32 = 5;
 
 /// A row of the tables behind a chat; which members a kind of row uses is told at its `DIGI_ROW_…`, the others are zero.
-/// Times are milliseconds since 1970-01-01T00:00:00Z, 0 for none.
+/// Times are milliseconds since 1970-01-01T00:00:00Z, 0 for none. A text that is none (`data` NULL) comes back as none, an
+/// empty one as empty. `node` uses all 64 bits: where a table has signed numbers only, keep the bits. All other numbers are
+/// below 2^63.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct digi_row {
     /// `DIGI_ROW_…`.
     pub kind: u32,
-    /// In writes: whether the row is to be removed. The key of a head and a room is `room`, of a membership `room` and
-    /// `user`, of a message `message_id`. Messages and log rows are removed up to a number of a room: those with `room`
-    /// and a `pos` or `seq` up to this row's; batches up to a time: those with `at` before this row's.
+    /// In writes: rows are to be removed. Of memberships the one with this key; of messages and log rows those of `room`
+    /// with a `pos` (messages) or `seq` (log) up to this row's; of batches those with `at` before this row's.
     pub removes: bool,
     /// The room's id.
     pub room: i64,

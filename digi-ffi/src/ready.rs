@@ -93,7 +93,42 @@ struct List {
     /// Those that were there before the list was wanted.
     before: Vec<Weak<Open>>,
     flag: Option<Arc<Flag>>,
+    is_closed: bool,
     is_over: bool,
+}
+
+/// Where a session stands.
+#[derive(Default)]
+pub(crate) struct Listing {
+    /// It may have something to read.
+    is_ready: AtomicBool,
+    /// It is in the queue, if only because nobody has looked since it was read to the end.
+    is_queued: AtomicBool,
+}
+
+impl List {
+    /// Each is moved to the end, so that all have their turn.
+    fn find(&mut self, most: usize, found: &mut Vec<Arc<Open>>) {
+        for _ in 0..self.waiting.len() {
+            if found.len() == most {
+                return;
+            }
+            let Some(session) = self.waiting.pop_front() else { return };
+            if session.is_freed() {
+                continue;
+            }
+            let listing = &session.listing;
+            if !listing.is_ready.load(Ordering::SeqCst) {
+                listing.is_queued.store(false, Ordering::SeqCst);
+                // Whoever has marked it before that line has left it to this one.
+                if !listing.is_ready.load(Ordering::SeqCst) || listing.is_queued.swap(true, Ordering::SeqCst) {
+                    continue;
+                }
+            }
+            self.waiting.push_back(session.clone());
+            found.push(session);
+        }
+    }
 }
 
 impl Ready {
@@ -119,7 +154,11 @@ impl Ready {
 
     /// A session may have something to read.
     pub(crate) fn mark(&self, session: &Arc<Open>) {
-        if !self.is_wanted.load(Ordering::Acquire) || session.is_listed.swap(true, Ordering::AcqRel) {
+        if !self.is_wanted.load(Ordering::Acquire) {
+            return;
+        }
+        session.listing.is_ready.store(true, Ordering::SeqCst);
+        if session.listing.is_queued.swap(true, Ordering::SeqCst) {
             return;
         }
         let mut list = self.list.lock();
@@ -132,6 +171,13 @@ impl Ready {
         self.filled.notify_one();
         if let Some(flag) = flag {
             flag.set();
+        }
+    }
+
+    /// Somebody is about to read all that a session has.
+    pub(crate) fn unmark(&self, session: &Open) {
+        if self.is_wanted.load(Ordering::Acquire) {
+            session.listing.is_ready.store(false, Ordering::SeqCst);
         }
     }
 
@@ -165,35 +211,40 @@ impl Ready {
         Ok(descriptor)
     }
 
-    /// Takes sessions off the list, waiting for the first. Empty: the deadline has passed, or it is over.
-    pub(crate) fn take(&self, most: usize, deadline: Deadline) -> Vec<Arc<Open>> {
+    /// Sessions that have something to read, waiting for the first; they stay on the list until they have been read to
+    /// the end. None: the deadline has passed.
+    ///
+    /// # Errors
+    /// `engine_closed` once nothing will come any more.
+    pub(crate) fn look(&self, most: usize, deadline: Deadline) -> Result<Vec<Arc<Open>>, Failure> {
         self.want();
-        let mut taken = Vec::new();
+        let mut found = Vec::new();
         let mut list = self.list.lock();
         loop {
-            while taken.len() < most
-                && let Some(session) = list.waiting.pop_front()
-            {
-                // From here on it is listed again when something comes.
-                session.is_listed.store(false, Ordering::Release);
-                if !session.is_freed() {
-                    taken.push(session);
-                }
-            }
+            list.find(most, &mut found);
             if list.waiting.is_empty()
                 && let Some(flag) = &list.flag
             {
                 flag.clear();
             }
-            if !taken.is_empty() || list.is_over || most == 0 {
-                return taken;
+            if !found.is_empty() {
+                return Ok(found);
+            }
+            if list.is_over || list.is_closed {
+                return Err(Code::EngineClosed.into());
             }
             match deadline.get() {
                 None => self.filled.wait(&mut list),
-                Some(until) if Instant::now() >= until => return taken,
+                Some(until) if Instant::now() >= until => return Ok(found),
                 Some(until) => drop(self.filled.wait_until(&mut list, until)),
             }
         }
+    }
+
+    /// The engine has closed, and with it every session: what is on the list is the last.
+    pub(crate) fn close(&self) {
+        self.list.lock().is_closed = true;
+        self.filled.notify_all();
     }
 
     /// Nobody waits any longer, and no session is kept.

@@ -14,7 +14,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::fork::Origin;
 use crate::frame::digi_frame;
 use crate::handle::{Out, borrow};
-use crate::ready::{Flag, Ready};
+use crate::ready::{Flag, Listing, Ready};
 use crate::result::{
     DIGI_AGAIN, DIGI_OK, Failure, bad_argument, close_code_of, code_of, digi_error, digi_result, guard_outside,
     guard_value,
@@ -35,8 +35,7 @@ pub(crate) struct Open {
     ready: Arc<Ready>,
     signals: Arc<Signals>,
     waker: Waker,
-    /// Whether it is on the ready list.
-    pub(crate) is_listed: AtomicBool,
+    pub(crate) listing: Listing,
     is_freed: AtomicBool,
     /// None once it has been accepted or refused.
     accepting: Mutex<Option<Accepting>>,
@@ -99,7 +98,7 @@ impl Open {
             ready: ready.clone(),
             waker: Waker::from(signals.clone()),
             signals,
-            is_listed: AtomicBool::new(false),
+            listing: Listing::default(),
             is_freed: AtomicBool::new(false),
             accepting: Mutex::new(Some(accepting)),
             is_accepted: AtomicBool::new(false),
@@ -158,6 +157,7 @@ impl Open {
     /// Takes what is there, up to `most` frames; the close code when there are none and will be none.
     fn take(self: &Arc<Self>, most: usize, take: &mut impl FnMut(Frame)) -> Result<usize, CloseCode> {
         let mut taken = 0;
+        self.ready.unmark(self);
         while taken < most {
             match self.poll() {
                 Poll::Ready(Ok(frame)) => {
@@ -171,8 +171,11 @@ impl Open {
                 Poll::Pending => return Ok(taken),
             }
         }
-        // There may be more: whoever reads by the ready list is told of it again.
+        // There may be more: whoever waits for the list or a descriptor is told of it again.
         self.ready.mark(self);
+        if let Some(flag) = self.signals.flag.get() {
+            flag.set();
+        }
         Ok(taken)
     }
 
@@ -235,8 +238,8 @@ pub(crate) fn give(session: Arc<Open>) -> *mut digi_session {
     Arc::into_raw(session).cast_mut().cast()
 }
 
-/// A text that the client has sent, to be understood as in docs/protocol.md. Whatever is wrong with it, the client is told
-/// in a frame, and the answer is `DIGI_OK`.
+/// A text that the client has sent (the frames are listed at the header's top). Whatever is wrong with it, also that there
+/// are too many, the client is told in a frame, and the answer is `DIGI_OK`.
 ///
 /// `timeout_ms` is how long to wait where the session is not in its room yet, or too much waits to be stored already:
 /// 0 not at all, -1 for ever. `DIGI_AGAIN`: not taken, give it again.

@@ -55,7 +55,7 @@ pub struct digi_query {
     pub message_id: i64,
     /// Above this number.
     pub after: u64,
-    /// Up to this number, which may be the highest that there is.
+    /// Up to this number; `UINT64_MAX` for no bound.
     pub through: u64,
     /// At most so many; 0: all.
     pub limit: u64,
@@ -95,14 +95,18 @@ pub struct digi_answer {
 /// A store of the host's own: five functions over tables of six kinds of rows (`DIGI_ROW_…`). What becomes of a command,
 /// which numbers it takes and who may do what is Digi's business; a store keeps rows and has transactions.
 ///
-/// All functions answer `DIGI_OK` or one of `DIGI_ERR_STORE_UNAVAILABLE` (later it may work), `DIGI_ERR_STORE_FULL` and
-/// `DIGI_ERR_STORE_REJECTED` (this row can't be stored; Digi finds out which message it is, and refuses that one); any
-/// other number counts as the first. After an error Digi calls `rollback`.
+/// All functions answer `DIGI_OK` or one of `DIGI_ERR_STORE_UNAVAILABLE` (whoever waits is told so, and may ask again),
+/// `DIGI_ERR_STORE_FULL` and `DIGI_ERR_STORE_REJECTED` (a row can't be stored; Digi finds out whose it is, and refuses that
+/// one); any other number counts as the first. Where `digi_answer_add` fails, `read` answers with its result.
 ///
-/// **Must hold.** A transaction is all or nothing, and committed is on stable storage, as far as the store has one. What a
-/// transaction has read of heads in a writing transaction nobody changes before it ends. A reading transaction sees
-/// what was committed before it began. If `commit` fails, Digi asks later, by the batch's row, whether it was committed
-/// after all, and repeats it otherwise: so it is safe not to know.
+/// **Transactions.** Each that `begin` gave ends with one call of `commit` or `rollback`, and `commit` ends it also where
+/// it fails: release everything there. After an error of `read` or `write` Digi calls `rollback`; after one of `begin`
+/// nothing. If `commit` fails, Digi looks by the batch's row whether it was committed after all, and repeats it otherwise,
+/// for some seconds: so it is safe not to know.
+///
+/// **Must hold.** A transaction is all or nothing, and committed is on stable storage, as far as the store has one. The
+/// heads that a writing transaction has read nobody else changes before it ends. A reading transaction sees what was
+/// committed before it began; it may see of what is committed meanwhile, but not a head without the rows up to it.
 ///
 /// **Threads.** Called in threads of Digi's. Writing transactions of one engine come one at a time, and calls within one
 /// transaction one after the other, but not always in the same thread. Reading ones may come beside them and each
@@ -119,9 +123,9 @@ pub struct digi_store {
     /// calls; NULL is fine.
     pub begin:
         Option<unsafe extern "C" fn(ctx: *mut c_void, writes: bool, transaction: *mut *mut c_void) -> digi_result>,
-    /// Commits and ends a transaction that wrote.
+    /// Commits a transaction that wrote, and ends it, whatever it answers.
     pub commit: Option<unsafe extern "C" fn(ctx: *mut c_void, transaction: *mut c_void) -> digi_result>,
-    /// Ends a transaction without its writes; also every one that only read.
+    /// Ends a transaction without its writes, and every one that only read.
     pub rollback: Option<unsafe extern "C" fn(ctx: *mut c_void, transaction: *mut c_void)>,
     /// Answers a query by calling `digi_answer_add` for every row.
     pub read: Option<

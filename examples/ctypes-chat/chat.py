@@ -64,15 +64,22 @@ sessions = {}
 for key, name in people.items():
     scope = Scope(ctypes.sizeof(Scope), text(token.value.decode()), text(key), text(name))
     sessions[name] = make("engine_connect", engine, byref(scope))
+
+
+def show_next(name: str) -> None:
+    frame = make("session_next", sessions[name], c_int64(-1))
+    length = c_size_t()
+    data = digi.digi_frame_text(frame, byref(length))
+    print(f"{name}: {ctypes.string_at(data, length.value).decode()}")
+    digi.digi_frame_free(frame)
+
+
+for name in sessions:  # Who has had the first frame is in the room.
+    show_next(name)
 hello = b'{"type": "add", "message": "hello from ctypes"}'
 call("session_receive", sessions["alice"], hello, c_size_t(len(hello)), c_int64(-1))
 for name, session in sessions.items():
-    for _ in range(2):
-        frame = make("session_next", session, c_int64(-1))
-        length = c_size_t()
-        data = digi.digi_frame_text(frame, byref(length))
-        print(f"{name}: {ctypes.string_at(data, length.value).decode()}")
-        digi.digi_frame_free(frame)
+    show_next(name)
     digi.digi_session_free(session)
 call("engine_close", engine)
 digi.digi_engine_free(engine)

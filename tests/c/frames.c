@@ -73,7 +73,16 @@ static void by_list(digi_cipher *cipher, digi_config *config) {
   read_ready(engine, descriptor, 3 * MANY);
   for (i = 0; i < MANY; i++) CHECK(counts[i] == 4);
 
-  /* Freed sessions are on no list, and a closing engine's sessions all are. */
+  /* Who is given a session and doesn't read it is given it again, in its turn, and the descriptor says so. */
+  say(sessions[0], "{\"type\": \"add\", \"message\": \"hello\"}");
+  for (i = 0; i < 3 * MANY; i++) {
+    CHECK(digi_engine_ready(engine, 30000, ready, 1, &count, NULL) == DIGI_OK && count == 1);
+    CHECK(is_readable(descriptor, 0));
+  }
+  read_ready(engine, descriptor, MANY);
+  for (i = 0; i < MANY; i++) CHECK(counts[i] == 5);
+
+  /* Freed sessions are on no list, and a closing engine's sessions all are, until they have said so. */
   for (i = 0; i < MANY / 2; i++) digi_session_free(sessions[i]);
   OK(digi_engine_close(engine, &error));
   for (i = MANY / 2; i < MANY;) {
@@ -86,6 +95,8 @@ static void by_list(digi_cipher *cipher, digi_config *config) {
       if (result == DIGI_CLOSE_RESTART) i++;
     }
   }
+  FAILS(DIGI_ERR_ENGINE_CLOSED, "clos", digi_engine_ready(engine, -1, ready, 2, &count, &error));
+  CHECK(!is_readable(descriptor, 0));
   for (i = MANY / 2; i < MANY; i++) digi_session_free(sessions[i]);
   digi_engine_free(engine);
 }
@@ -98,14 +109,16 @@ static void by_own_descriptor(digi_cipher *cipher, digi_config *config) {
 
   OK(digi_session_descriptor(alice, &descriptor, &error));
   expect(bob, "resumed", "");
+  expect(alice, "resumed", "");
   for (round = 0; round < 50; round++) {
-    say(bob, "{\"type\": \"add\", \"message\": \"hello\"}");
-    /* resumed, too, in the first round */
-    while (got < round + 2) {
+    int n;
+    for (n = 0; n < 5; n++) say(bob, "{\"type\": \"add\", \"message\": \"hello\"}");
+    while (got < (round + 1) * 5) {
       digi_frame *frames[3];
       size_t count = 0, i;
+      /* Readable until all is read, however little is taken at once. */
       CHECK(is_readable(descriptor, 30000));
-      digi_result result = digi_session_next_many(alice, 0, frames, 3, &count, NULL);
+      digi_result result = digi_session_next_many(alice, 0, frames, 1 + (size_t)round % 3, &count, NULL);
       CHECK(result == DIGI_OK || result == DIGI_AGAIN);
       if (result == DIGI_AGAIN) continue;
       for (i = 0; i < count; i++) digi_frame_free(frames[i]);
@@ -214,6 +227,7 @@ static void freed_in_its_callback(digi_cipher *cipher, digi_config *config) {
 int main(void) {
   digi_cipher *cipher = new_cipher();
   digi_config *config = new_config(cipher, NULL);
+  OK(digi_config_set(config, TEXT("frames_burst"), TEXT("1000"), &error));
   by_list(cipher, config);
   by_own_descriptor(cipher, config);
   by_callback(cipher, config);

@@ -24,8 +24,8 @@ def test_the_usage_at_the_top_compiles_and_runs(library: Library, tmp_path: Path
     lines = library.run([library.compile(compiler, source, tmp_path / "usage")]).splitlines()
     assert [re.sub(r"\d{10,}|\"(message_id|at)\":\"[^\"]*\",?", "", line) for line in lines] == [
         f'{name}: {{"type":"{rest}'
-        for name in ("alice", "bob")
         for rest in ('resumed","cursor":".0"}', 'add","message":"hello","user":"alice","seq":1,"pos":1,}')
+        for name in ("alice", "bob")
     ]
 
 
