@@ -411,12 +411,14 @@ typedef struct digi_config digi_config;
 // the sockets. Any thread may use one; calls take turns. What goes in (>) and comes out (<), from the beginning to the first
 // message:
 //
-//     > CONNECT                          < ASK_MEMBER (ticket)
-//     > MEMBER (ticket, role, head)      < JOIN (ticket)
-//     > JOINED (ticket, position)        < ACCEPT, SEND `resumed`, GO_LIVE
-//     > FRAME `add`                      < SUBMIT (ticket, command)
-//       the host stores it, and sends its frame to all who are live, the sender among them
-//     > OUTCOME (ticket, outcome)        < SEND `ack`, if the client gave a `client_id`
+// ```text
+// > CONNECT                          < ASK_MEMBER (ticket)
+// > MEMBER (ticket, role, head)      < JOIN (ticket)
+// > JOINED (ticket, position)        < ACCEPT, SEND `resumed`, GO_LIVE
+// > FRAME `add`                      < SUBMIT (ticket, command)
+//   the host stores it, and sends its frame to all who are live, the sender among them
+// > OUTCOME (ticket, outcome)        < SEND `ack`, if the client gave a `client_id`
+// ```
 //
 // With `scope.after`, LOAD_CHANGES or LOAD_HISTORY come before `resumed`. Inputs before CONNECT and after the end are
 // ignored.
@@ -865,7 +867,9 @@ digi_result digi_cipher_new(const char *secret,
 
 // Makes a cipher out of several keys, as a JSON object:
 //
-//     {"keys": {"1": "last year's secret, long enough", "2": "this year's"}, "seal_with": 2}
+// ```text
+// {"keys": {"1": "last year's secret, long enough", "2": "this year's"}, "seal_with": 2}
+// ```
 //
 // `keys` by their ids (0 to 255; never give an id to another secret), `seal_with` the one that seals, where there are
 // several. `django`: a list of `SECRET_KEY` and its fallbacks, for a process beside a Django project. `fernet`: the keys

@@ -98,7 +98,9 @@ pub unsafe extern "C" fn digi_cipher_new(
 
 /// Makes a cipher out of several keys, as a JSON object:
 ///
-///     {"keys": {"1": "last year's secret, long enough", "2": "this year's"}, "seal_with": 2}
+/// ```text
+/// {"keys": {"1": "last year's secret, long enough", "2": "this year's"}, "seal_with": 2}
+/// ```
 ///
 /// `keys` by their ids (0 to 255; never give an id to another secret), `seal_with` the one that seals, where there are
 /// several. `django`: a list of `SECRET_KEY` and its fallbacks, for a process beside a Django project. `fernet`: the keys

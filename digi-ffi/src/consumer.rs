@@ -31,12 +31,14 @@ use crate::result::{
 /// the sockets. Any thread may use one; calls take turns. What goes in (>) and comes out (<), from the beginning to the first
 /// message:
 ///
-///     > CONNECT                          < ASK_MEMBER (ticket)
-///     > MEMBER (ticket, role, head)      < JOIN (ticket)
-///     > JOINED (ticket, position)        < ACCEPT, SEND `resumed`, GO_LIVE
-///     > FRAME `add`                      < SUBMIT (ticket, command)
-///       the host stores it, and sends its frame to all who are live, the sender among them
-///     > OUTCOME (ticket, outcome)        < SEND `ack`, if the client gave a `client_id`
+/// ```text
+/// > CONNECT                          < ASK_MEMBER (ticket)
+/// > MEMBER (ticket, role, head)      < JOIN (ticket)
+/// > JOINED (ticket, position)        < ACCEPT, SEND `resumed`, GO_LIVE
+/// > FRAME `add`                      < SUBMIT (ticket, command)
+///   the host stores it, and sends its frame to all who are live, the sender among them
+/// > OUTCOME (ticket, outcome)        < SEND `ack`, if the client gave a `client_id`
+/// ```
 ///
 /// With `scope.after`, LOAD_CHANGES or LOAD_HISTORY come before `resumed`. Inputs before CONNECT and after the end are
 /// ignored.
