@@ -16,8 +16,10 @@ from django_store.project.models import CIRCLES, HALLS, NOTED_CIRCLES, TOPICS
 
 TOO_LONG = 2 << 20
 MESSAGES = ("project_post", "project_call", "project_remark", "project_note")
-#: Digi's own tables, and the project's: with whole numbers as keys, with UUIDs, and mixed.
-TABLES = {"own": None, "project": CIRCLES, "uuids": HALLS, "topics": TOPICS, "notes": NOTED_CIRCLES}
+#: Digi's own tables, and the project's: with whole numbers as keys, and with UUIDs.
+TABLES = {"own": None, "project": CIRCLES, "uuids": HALLS}
+#: Texts for rooms alone, and for messages alone.
+MIXED = {"topics": TOPICS, "notes": NOTED_CIRCLES}
 
 
 def limit_sqlite(connection: BaseDatabaseWrapper, **_: object) -> None:
@@ -67,6 +69,18 @@ def in_order(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("mapped", [setting and look_up(setting) for setting in TABLES.values()], ids=list(TABLES))
 @pytest.mark.parametrize("name", store_suite_tests())
 def test_the_store_suite(name: str, mapped: Mapped | None, limited: str) -> None:
+    run(name, mapped, limited)
+
+
+# What differs between databases is seen above; here it is one combination more of the same statements.
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("mapped", [look_up(setting) for setting in MIXED.values()], ids=list(MIXED))
+@pytest.mark.parametrize("name", store_suite_tests())
+def test_the_store_suite_over_mixed_keys(name: str, mapped: Mapped, limited: str) -> None:
+    run(name, mapped, limited)
+
+
+def run(name: str, mapped: Mapped | None, limited: str) -> None:
     is_translated = mapped is not None and mapped.message_key.is_number
     kind = PlannedIds if is_translated and name in ABOUT_IDS else OrmStore
 
