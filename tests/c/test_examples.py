@@ -133,5 +133,5 @@ def test_a_binding_without_rust(library: Library) -> None:
     lines = library.run([sys.executable, chat, library.prefix / "lib/libdigi.so"]).splitlines()
     shown = [(line.split(": ")[0], json.loads(line.split(": ", 1)[1])) for line in lines]
     assert [(who, frame["type"], frame.get("message")) for who, frame in shown] == [
-        (who, *what) for who in ("alice", "bob") for what in (("resumed", None), ("add", "hello from ctypes"))
+        (who, *what) for what in (("resumed", None), ("add", "hello from ctypes")) for who in ("alice", "bob")
     ]

@@ -11,6 +11,7 @@ from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.test import override_settings
 
+import digi.django
 from digi.django import checks
 from django_store.conftest import use_file
 
@@ -55,10 +56,11 @@ def test_a_database_as_it_should_be(database: str) -> None:
 
 def test_missing_migrations(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     call_command("migrate", "digi", "0001", database=database, verbosity=0)
+    later = len(list(Path(digi.django.__file__).with_name("migrations").glob("0*.py"))) - 1
     try:
         [warning] = said_of(database)
         assert warning.id == "digi.W006"
-        assert warning.msg.startswith("1 migrations of digi are missing")
+        assert warning.msg.startswith(f"{later} migrations of digi are missing")
         monkeypatch.setattr(sys, "argv", ["manage.py", "migrate"])
         assert said_of(database) == []
     finally:
