@@ -176,8 +176,9 @@ class Server(Process):
 
 @pytest.fixture(scope="session")
 def server_binary() -> Path:
-    """The example server, built once as `make run` builds it."""
-    command = ["cargo", "build", "--release", "-p", "rust-server", "--message-format", "json-render-diagnostics"]
+    """The example server, with what the Rust tests have built."""
+    command = ["cargo", "build", "--workspace", "--all-features", "--bin", "rust-server"]
+    command += ["--message-format", "json-render-diagnostics"]
     built = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
     assert built.returncode == 0, "cargo could not build rust-server"
     messages = [json.loads(line) for line in built.stdout.splitlines()]

@@ -9,7 +9,7 @@ trap 'rm -f "$log"' EXIT
 failed=()
 
 cargo test --workspace --all-features --no-fail-fast 2>&1 | tee -a "$log" || failed+=("the Rust tests")
-.venv/bin/pytest tests 2>&1 | tee -a "$log" || failed+=("the tests in tests/")
+.venv/bin/pytest tests --numprocesses auto --maxprocesses 4 --dist worksteal 2>&1 | tee -a "$log" || failed+=("the tests in tests/")
 tests/tools/test-oldest.sh 2>&1 | tee -a "$log" || failed+=("tests/django_store with the oldest Django")
 
 skipped=$(grep -E '^SKIPPED |^test .* \.\.\. ignored' "$log" || true)
