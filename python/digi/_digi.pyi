@@ -228,6 +228,15 @@ class Engine:
     def logins(self) -> list[tuple[str, str]]:
         """User and log-in of the sessions of this process that have one, each once."""
 
+    def observe(self, observer: Callable[[list[tuple[int, Outcome]]], object]) -> None:
+        """Have `observer` called with what this engine stores from now on: rooms, and what was changed in each.
+
+        It is called in a thread of its own, once for all that has gathered, a room's changes in their order. The engine
+        doesn't wait for it: what comes while 100,000 changes wait is left out, and the log says so. `close` and the end
+        of the process wait up to ten seconds until it has heard of everything. An engine has one observer: a second
+        call does nothing.
+        """
+
     def restored(self) -> Pending[None]:
         """To be called once after a backup was restored: see docs/deployment.md."""
 
