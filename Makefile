@@ -1,17 +1,18 @@
 # make run: the example site.  make test: every test.  The rest is for those who change Digi; CONTRIBUTING.md has more.
 SHELL := /bin/bash
 CARGO_DENY := 0.20.2
-DEBIAN := chromium chromium-driver clang cmake fonts-dejavu-core fonts-noto-color-emoji libgssapi-krb5-2 libodbc2 mariadb-server \
-	nginx-light pkg-config postgresql redis-server valgrind
+DEBIAN := caddy chromium chromium-driver clang cmake fonts-dejavu-core fonts-noto-color-emoji libgssapi-krb5-2 libodbc2 \
+	mariadb-server nginx-light pkg-config postgresql redis-server valgrind
 DENY := $(abspath $(or $(CARGO_TARGET_DIR),target))/tools/cargo-deny-$(CARGO_DENY)
 PREFIX ?= /usr/local
+PYTHON := python3
 SECONDS ?= 5
 SEEDS ?= 1000
 WHEELS := target/wheels
 SOURCES := $(shell git ls-files Cargo.lock Cargo.toml pyproject.toml digi-core/Cargo.toml digi-core/src digi-py python)
 export PATH := $(DENY)/bin:$(PATH)
 
-.PHONY: run wheel install header test test-mssql sim bench bench-store lint doc tools debian
+.PHONY: run wheel install header test newest test-mssql sim bench bench-store lint doc tools debian
 
 run: .venv-run/.digi
 	PATH="$(CURDIR)/.venv-run/bin:$$PATH" examples/django-chat/run.sh
@@ -28,8 +29,12 @@ install:
 header:
 	DIGI_WRITE_HEADER=1 cargo test --quiet -p digi-ffi --test header
 
-test: tools .venv/.digi .venv-oldest/.digi
+test: tools .venv/.digi .venv-oldest/.digi newest
 	tests/tools/test.sh
+
+# For the tests with the newest Django, which not every machine has a Python for.
+newest: $(WHEELS)/.built
+	@[[ -z "$$(tests/tools/pythons.py 3.12)" ]] || $(MAKE) --no-print-directory .venv-newest/.digi
 
 # What SQL Server is needed for, against Microsoft's image in Docker or the server that DIGI_MSSQL_URL names.
 test-mssql: debian .venv/.digi
@@ -64,10 +69,13 @@ debian:
 .venv/.installed: tests/requirements.txt
 # With the oldest Django that Digi works with.
 .venv-oldest/.installed: tests/requirements-django42.txt
+# With the newest one, and the newest Python.
+.venv-newest/.installed: tests/requirements-django61.txt
+.venv-newest/.installed: PYTHON = $(shell tests/tools/pythons.py 3.12)
 .venv-run/.installed: examples/django-chat/requirements.txt
-.venv/.installed .venv-oldest/.installed .venv-run/.installed:
-	python3 -c 'import ensurepip' || tests/tools/debian-packages.sh python3-venv
-	python3 -m venv $(@D) && $(@D)/bin/pip install --quiet --disable-pip-version-check -r $< && touch $@
+.venv/.installed .venv-oldest/.installed .venv-newest/.installed .venv-run/.installed:
+	$(PYTHON) -c 'import ensurepip' || tests/tools/debian-packages.sh python3-venv
+	$(PYTHON) -m venv $(@D) && $(@D)/bin/pip install --quiet --disable-pip-version-check -r $< && touch $@
 
 $(WHEELS)/.built: $(SOURCES)
 	$(MAKE) .venv-run/.installed

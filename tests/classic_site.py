@@ -109,6 +109,27 @@ class Nginx(Process):
         self.port = port
 
 
+class Caddy(Process):
+    """A real Caddy with the example's configuration, but for the ports, and the certificate that it would ask for."""
+
+    def __init__(self, directory: Path, pages: int, sockets: int) -> None:
+        binary = shutil.which("caddy")
+        if binary is None:
+            pytest.skip("no Caddy here: apt-get install caddy")
+        port = free_port()
+        site = (EXAMPLE / "steps" / "Caddyfile").read_text()
+        for there, here in (("chat.example {", f"http://:{port} {{"), (":8000", f":{pages}"), (":9001", f":{sockets}")):
+            assert there in site
+            site = site.replace(there, here)
+        folder = directory / "caddy"
+        folder.mkdir()
+        (folder / "Caddyfile").write_text(f"{{\n\tadmin off\n}}\n{site}")
+        command: list[str | Path] = [binary, "run", "--adapter", "caddyfile", "--config", folder / "Caddyfile"]
+        homes = dict.fromkeys(("HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"), str(folder))
+        super().__init__(command, "serving initial configuration", folder, homes)
+        self.port = port
+
+
 class ClassicPage(Page):
     """A page of the site, and somebody in front of it."""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from browser_page import Open
-from classic_site import SERVERS, ClassicPage, ClassicSite, DigiServer, Nginx
+from classic_site import SERVERS, Caddy, ClassicPage, ClassicSite, DigiServer, Nginx
 from conftest import Process
 from redis_servers import redis_servers
 
@@ -131,14 +131,15 @@ get_engine().close().result()
 
 
 def test_several_workers_share_a_port(tmp_path: Path, redis: str, open_browser: Open) -> None:
+    """And Caddy in front of them."""
     with prepared(tmp_path, redis, "uvicorn") as site:
         site.take("3-server")
         site.manage("migrate")
         server = DigiServer(site, "--workers", "2")
-        nginx = Nginx(tmp_path, site.port, server.port)
-        with server.running(), nginx.running():
+        caddy = Caddy(tmp_path, site.port, server.port)
+        with server.running(), caddy.running():
             site.start()
-            chat(*enter(nginx, open_browser))
+            chat(*enter(caddy, open_browser))
             assert server.stop() == 0
             assert server.output.count("Digi has ended.") == 2
 

@@ -317,6 +317,32 @@ async fn the_policy_is_asked_before_anything_is_stored() {
 }
 
 #[tokio::test]
+async fn an_observer_hears_what_was_stored_before_whoever_asked_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let (heard, told) = std::sync::mpsc::channel();
+    let observer = move |changes: &[(RoomId, &Outcome)]| {
+        assert!(!changes.is_empty());
+        for (room, outcome) in changes {
+            heard.send((*room, (*outcome).clone())).unwrap();
+            let panics =
+                matches!(outcome, Outcome::Message { message, .. } if message.body.as_deref() == Some("panic"));
+            assert!(!panics, "as asked");
+        }
+    };
+    let engine = with_room(builder(dir.path()).observer(observer).build().await.unwrap()).await;
+    let alice = Speaker::user("alice", "alice");
+    let id = ClientId::new("1").unwrap();
+    let mut wanted = vec![engine.post(ROOM, &alice, "hello", Some(id.clone())).await.unwrap()];
+    // What changes nothing is no news.
+    engine.post(ROOM, &alice, "hello", Some(id)).await.unwrap();
+    engine.post(ROOM, &Speaker::user("eve", "eve"), "let me in", None).await.unwrap_err();
+    wanted.push(engine.remove_member(ROOM, "bob").await.unwrap());
+    wanted.push(engine.post(ROOM, &alice, "panic", None).await.unwrap());
+    wanted.push(engine.post(ROOM, &alice, "and it goes on", None).await.unwrap());
+    assert_eq!(told.try_iter().collect::<Vec<_>>(), wanted.into_iter().map(|one| (ROOM, one)).collect::<Vec<_>>());
+}
+
+#[tokio::test]
 async fn a_full_disk_is_the_senders_news_and_nobody_else_s() {
     let dir = tempfile::tempdir().unwrap();
     let url = format!("sqlite:{}?max_mb=1", dir.path().join("chat.db").display());

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use digi_core::consumer::Scope;
 use digi_core::engine::{Engine as CoreEngine, Limits, Speaker};
@@ -16,6 +17,7 @@ use pyo3::types::{PyMapping, PyString};
 
 use crate::cipher::TokenCipher;
 use crate::errors::Failure;
+use crate::observer::{Observer, PATIENCE};
 use crate::pending::Pending;
 use crate::runtime::{self, Owned};
 use crate::session::Session;
@@ -33,6 +35,7 @@ struct Inner {
     strict: bool,
     presence: bool,
     limits: Limits,
+    observer: Arc<Observer>,
     state: Mutex<State>,
     /// Held while the engine is being opened.
     opening: tokio::sync::Mutex<()>,
@@ -71,6 +74,8 @@ impl Inner {
         }
         let builder = CoreEngine::builder().keys(self.keyring.clone()).layer(&self.layer);
         let builder = builder.limits(self.limits).strict(self.strict).presence(self.presence);
+        let observer = self.observer.clone();
+        let builder = builder.observer(move |changes| observer.handle_committed(changes));
         let builder = match &self.bridge {
             Some(options) => builder.bridge(options.clone()),
             None => builder,
@@ -109,7 +114,19 @@ impl Inner {
             engine.close().await;
             // What is left of it goes with its last session.
             *self.state.lock() = State::Ended;
+            let observer = self.observer.clone();
+            if observer.is_wanted() {
+                // That it panics is not to be.
+                let _ = tokio::task::spawn_blocking(move || observer.end(PATIENCE)).await;
+            }
         }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // Nobody can store anything any more; what was stored is told.
+        self.observer.end(Duration::ZERO);
     }
 }
 
@@ -188,6 +205,7 @@ impl Engine {
             strict,
             presence,
             limits,
+            observer: Arc::default(),
             state: Mutex::new(State::New),
             opening: tokio::sync::Mutex::default(),
         })))
@@ -386,6 +404,13 @@ impl Engine {
     fn logins(&self) -> PyResult<Vec<(String, String)>> {
         let logins = self.0.engine()?.logins();
         Ok(logins.into_iter().map(|(user, login)| (user.to_string(), login.to_string())).collect())
+    }
+
+    fn observe(&self, py: Python<'_>, observer: Py<PyAny>) -> PyResult<()> {
+        if matches!(&*self.0.state.lock(), State::Open(engine) if engine.get().is_err()) {
+            return Err(Failure::from(Code::EngineForked).into());
+        }
+        self.0.observer.start(py, observer)
     }
 
     fn restored(&self) -> PyResult<Pending> {

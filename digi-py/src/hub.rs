@@ -35,21 +35,25 @@ pub(crate) struct Hub {
 }
 
 impl Hub {
-    /// Drops the errand where the loop is closed.
-    pub(crate) fn push(&self, errand: Errand) {
+    /// Drops the errand where the loop is closed; whether it isn't.
+    pub(crate) fn push(&self, errand: Errand) -> bool {
         if self.closed.load(Ordering::Acquire) {
-            return;
+            return false;
         }
-        let mut queue = self.queue.lock();
-        queue.push(errand);
-        if queue.len() == 1 && matches!((&self.signal).write(&[1]), Err(error) if error.kind() != ErrorKind::WouldBlock)
-        {
+        let is_first = {
+            let mut queue = self.queue.lock();
+            queue.push(errand);
+            queue.len() == 1
+        };
+        // Without the lock, which the loop wants as soon as it is awake.
+        if is_first && matches!((&self.signal).write(&[1]), Err(error) if error.kind() != ErrorKind::WouldBlock) {
             // The other end went with the loop.
             self.closed.store(true, Ordering::Release);
-            let errands = std::mem::take(&mut *queue);
-            drop(queue);
+            let errands = std::mem::take(&mut *self.queue.lock());
             drop(errands);
+            return false;
         }
+        true
     }
 }
 
@@ -63,7 +67,7 @@ struct HubReader {
 #[pymethods]
 impl HubReader {
     fn __call__(&self, py: Python<'_>) -> PyResult<()> {
-        // One byte is under way at most.
+        // Rarely more than one byte is under way.
         let _ = (&self.socket).read(&mut [0; 8]);
         let errands = std::mem::take(&mut *self.hub.queue.lock());
         let mut first_error = Ok(());

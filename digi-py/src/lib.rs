@@ -8,6 +8,7 @@ mod errors;
 mod hub;
 mod limits;
 mod logging;
+mod observer;
 mod pending;
 mod redis;
 mod runtime;

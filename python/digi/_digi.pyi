@@ -228,6 +228,15 @@ class Engine:
     def logins(self) -> list[tuple[str, str]]:
         """User and log-in of the sessions of this process that have one, each once."""
 
+    def observe(self, observer: Callable[[list[tuple[int, Outcome]]], object]) -> None:
+        """Have `observer` called with what this engine stores from now on: rooms, and what was changed in each.
+
+        It is called in a thread of its own, once for all that has gathered, a room's changes in their order. The engine
+        doesn't wait for it: what comes while 100,000 changes wait is left out, and the log says so. `close` and the end
+        of the process wait up to ten seconds until it has heard of everything. An engine has one observer: a second
+        call does nothing.
+        """
+
     def restored(self) -> Pending[None]:
         """To be called once after a backup was restored: see docs/deployment.md."""
 
@@ -429,12 +438,23 @@ class RedisLink:
     def run(self, commands: Sequence[Sequence[bytes]]) -> Pending[list[Any]]:
         """The answers to commands, done one after the other; texts are bytes."""
 
-    def subscribe(self, channels: Sequence[str]) -> Pending[None]:
-        """Hear what is published there, also after the connection was made anew."""
+    def submit(
+        self, commands: Sequence[Sequence[bytes]], done: Callable[[list[Any] | None, Exception | None], None]
+    ) -> None:
+        """The same without waiting: the event loop that runs here calls `done` with the answers, or what went wrong."""
+
+    def subscribe(self, channels: Sequence[str], take: Callable[[], None]) -> Pending[None]:
+        """Hear what is published there, also after the connection was made anew.
+
+        The event loop that runs here calls `take` from now on when something has come.
+        """
 
     def unsubscribe(self, channels: Sequence[str]) -> Pending[None]: ...
-    def received(self) -> Pending[list[tuple[bytes, bytes]]]:
-        """Channel and payload of all that came since the last time; waits until there is something."""
+    def take(self) -> list[tuple[bytes, bytes]]:
+        """Channel and payload of what came since the last time, or of the first of it."""
+
+    def is_left(self) -> Pending[None]:
+        """Waits until something has come that no event loop takes."""
 
 @final
 class Server:

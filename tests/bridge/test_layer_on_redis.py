@@ -216,6 +216,35 @@ def test_a_redis_that_goes_and_comes(servers: list[RedisServer], style: str) -> 
     run(main())
 
 
+@pytest.mark.parametrize("fate", ["stands still", "is closed"])
+def test_a_loop_that_does_nothing_holds_nobody_up(servers: list[RedisServer], fate: str) -> None:
+    """The one that has subscribed last takes what comes, for all of them."""
+    other = asyncio.new_event_loop()
+
+    async def main() -> None:
+        async with layers(servers, "pubsub") as (_, layer, sender):
+            channel = await layer.new_channel()
+
+            async def join(group: str) -> None:
+                await layer.group_add(group, channel)
+
+            await join("room")
+            await asyncio.to_thread(other.run_until_complete, join("room"))
+            if fate == "is closed":
+                other.close()
+            for number in range(20):
+                await sender.group_send("room", {"number": number})
+                assert await receive(layer, channel) == {"number": number}
+            # This one takes it again.
+            await join("third")
+            for number in range(20):
+                await sender.group_send("third", {"number": number})
+            assert [(await receive(layer, channel))["number"] for _ in range(20)] == list(range(20))
+
+    run(main())
+    other.close()
+
+
 def fork_and_send(layer: DigiChannelLayer) -> int:
     """As Celery's workers come into being: by a fork, from a process that has used the layer."""
     child = os.fork()

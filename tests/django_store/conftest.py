@@ -30,6 +30,32 @@ EVERY_TABLE = (
     *(f"project_{name}" for name in ("call", "hallmember", "greathall", "hall", "remark", "topicmember", "topic")),
 )
 
+SERVERS = {"postgresql", "mariadb", "sql_server"}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Only where these tests are run by themselves: pytest asks just the folders that it is given for options."""
+    about = "leave out what needs another database than SQLite, but for these files: a.py,b.py"
+    parser.addoption("--servers-only-for", metavar="FILES", help=about)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Does as `--servers-only-for` says."""
+    files = config.getoption("--servers-only-for", None)
+    if files is None:
+        return
+    spared = files.split(",")
+    left_out = {item for item in items if item.path.name not in spared and databases_of(item) & SERVERS}
+    config.hook.pytest_deselected(items=list(left_out))
+    items[:] = [item for item in items if item not in left_out]
+
+
+def databases_of(item: pytest.Item) -> set[str]:
+    """By fixtures, and by what parametrizes them."""
+    assert isinstance(item, pytest.Function)
+    parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
+    return {*item.fixturenames, *(value for value in parameters if isinstance(value, str))}
+
 
 @pytest.fixture(scope="session")
 def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -1,15 +1,14 @@
 #!/usr/bin/env python3
 """Installs the wheel of a folder into an empty environment under each Python that is here, and lets it chat."""
 
-import os
-import re
 import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-OLDEST = (3, 10)
+from pythons import pythons
+
 CHAT = """
 import asyncio, digi
 
@@ -24,24 +23,6 @@ async def main():
 
 asyncio.run(main())
 """
-
-
-def pythons() -> dict[str, Path]:
-    """Every Python of a version that the wheel is for, by version."""
-    folders = [Path(folder) for folder in os.get_exec_path()]
-    folders += sorted(Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")).glob("versions/*/bin"))
-    found: dict[str, Path] = {}
-    for folder in folders:
-        for program in sorted(folder.glob("python3*")) if folder.is_dir() else []:
-            if not re.fullmatch(r"python3(\.\d+)?", program.name):
-                continue
-            asked = subprocess.run(
-                [program, "-c", "import sys, ensurepip; print(*sys.version_info[:2])"], capture_output=True, text=True
-            )
-            version = tuple(int(part) for part in asked.stdout.split())
-            if asked.returncode == 0 and version >= OLDEST:
-                found.setdefault(".".join(map(str, version)), program)
-    return found
 
 
 def check(python: Path, wheel: Path) -> None:
@@ -61,9 +42,9 @@ def main() -> None:
     found = pythons()
     if not found:
         sys.exit("no Python of version 3.10 or later is here")
-    for version, python in found.items():
+    for version, python in sorted(found.items()):
         check(python, wheel)
-        print(f"Python {version}: {wheel.name} installs and chats")
+        print(f"Python {'.'.join(map(str, version))}: {wheel.name} installs and chats")
 
 
 if __name__ == "__main__":

@@ -5,18 +5,19 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::core::{Clock, Core, Parts};
 use super::limits::Limits;
-use super::writer::WriterHandle;
+use super::writer::{Observer, WriterHandle};
 use super::{Engine, presence, publisher, tasks, writer};
 use crate::consumer::{Policy, Rules};
 use crate::error::{Code, Error};
 use crate::frame::Encoder;
-use crate::id::Millis;
+use crate::id::{Millis, RoomId};
 #[cfg(feature = "bridge")]
 use crate::layer::bridge::{Bridge, BridgeOptions};
 use crate::layer::{ChannelLayer, LocalLayer};
 use crate::store::Store;
 use crate::store::attempt::BatchIds;
 use crate::store::memory::MemoryStore;
+use crate::store::model::Outcome;
 use crate::token::Keyring;
 
 enum StoreChoice {
@@ -41,6 +42,7 @@ pub struct EngineBuilder {
     strict: bool,
     presence: bool,
     policy: Option<Arc<dyn Policy>>,
+    observer: Option<Observer>,
     clock: Clock,
 }
 
@@ -56,6 +58,7 @@ impl EngineBuilder {
             strict: false,
             presence: false,
             policy: None,
+            observer: None,
             clock: Arc::new(system_clock),
         }
     }
@@ -125,6 +128,15 @@ impl EngineBuilder {
         self
     }
 
+    /// Hears what this engine has stored: once per batch that changed something, after its commit and before whoever asked
+    /// for it, the rooms with what became of a command in each. A room's changes come in their order. It runs where
+    /// batches are handed out and must not block: what takes time belongs into a bounded queue. If it panics, that is
+    /// logged.
+    pub fn observer(mut self, observer: impl Fn(&[(RoomId, &Outcome)]) + Send + Sync + 'static) -> Self {
+        self.observer = Some(Box::new(observer));
+        self
+    }
+
     /// What time it is; by default the system says so. Must not block. A clock that is set back does no harm: times of a
     /// room never go back.
     pub fn clock(mut self, clock: impl Fn() -> Millis + Send + Sync + 'static) -> Self {
@@ -176,6 +188,7 @@ impl EngineBuilder {
             #[cfg(feature = "bridge")]
             bridge: bridge.clone(),
             runtime,
+            observer: self.observer,
             clock: self.clock,
         };
         let core = Arc::new(Core::new(parts));

@@ -19,7 +19,7 @@ use super::registry::Registry;
 use super::session::SessionCore;
 use super::stats::Counters;
 use super::timers::Timers;
-use super::writer::{Asker, Job, WriterHandle};
+use super::writer::{Asker, Job, Observer, WriterHandle};
 use crate::consumer::{Output, Rules, Ticket};
 use crate::error::{CloseCode, Code, Error};
 use crate::event::{Envelope, Event, Signal};
@@ -64,6 +64,7 @@ pub(super) struct Core {
     rooms: [Mutex<HashMap<RoomId, LiveRoom>>; ROOM_SHARDS],
     /// Rooms whose epoch is being raised.
     raising: Mutex<HashSet<RoomId>>,
+    pub(super) observer: Option<Observer>,
     runtime: Handle,
     clock: Clock,
     closing: AtomicBool,
@@ -82,6 +83,7 @@ pub(super) struct Parts {
     pub(super) presence: Option<presence::Rooms>,
     #[cfg(feature = "bridge")]
     pub(super) bridge: Option<Arc<Bridge>>,
+    pub(super) observer: Option<Observer>,
     pub(super) runtime: Handle,
     pub(super) clock: Clock,
 }
@@ -126,8 +128,20 @@ impl Drop for Core {
 
 impl Core {
     pub(super) fn new(parts: Parts) -> Self {
-        let Parts { rules, limits, store, layer, writer, subscriptions, publisher, presence, runtime, clock, .. } =
-            parts;
+        let Parts {
+            rules,
+            limits,
+            store,
+            layer,
+            writer,
+            subscriptions,
+            publisher,
+            presence,
+            observer,
+            runtime,
+            clock,
+            ..
+        } = parts;
         Self {
             rules,
             store,
@@ -145,6 +159,7 @@ impl Core {
             compare: Arc::default(),
             rooms: std::array::from_fn(|_| Mutex::default()),
             raising: Mutex::default(),
+            observer,
             runtime,
             clock,
             closing: AtomicBool::new(false),

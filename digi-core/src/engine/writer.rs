@@ -3,7 +3,7 @@
 //! It works in as many lanes as the store has, and a room always in the same one. A lane has two tasks, so that a batch
 //! is handed out while the next one is being committed.
 
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -11,6 +11,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
+use tracing::error;
 
 use super::core::{Core, Wakes};
 use super::session::SessionCore;
@@ -29,6 +30,9 @@ const PARTS: usize = 4;
 
 /// So many deliveries, and other tasks get their turn.
 const TURN: u64 = 10_000;
+
+/// Who hears of every change, see `EngineBuilder::observer`.
+pub(super) type Observer = Box<dyn Fn(&[(RoomId, &Outcome)]) + Send + Sync>;
 
 /// Who waits for a command's outcome.
 pub(super) enum Asker {
@@ -244,6 +248,14 @@ async fn hand_out(core: Weak<Core>, mut batches: mpsc::Receiver<Done>) {
 
 /// Tells the rooms, the other nodes and the senders what a batch changed.
 async fn tell(core: &Arc<Core>, Done { askers, outcomes }: Done) {
+    if let Some(observer) = &core.observer {
+        let rooms = askers.iter().map(|(_, room)| *room);
+        let changes: Vec<_> = rooms.zip(&outcomes).filter(|(_, outcome)| outcome.is_change()).collect();
+        // A host's own that panics must not take the writer with it.
+        if !changes.is_empty() && catch_unwind(AssertUnwindSafe(|| observer(&changes))).is_err() {
+            error!("the observer of what is stored panicked");
+        }
+    }
     let mut events: Vec<Event> = askers
         .iter()
         .zip(&outcomes)

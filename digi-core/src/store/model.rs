@@ -243,6 +243,13 @@ pub enum Outcome {
     Refused(Code),
 }
 
+impl Outcome {
+    /// Whether something was changed.
+    pub fn is_change(&self) -> bool {
+        matches!(self, Self::Message { .. } | Self::Member { .. })
+    }
+}
+
 /// A piece of a room's log.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Changes {

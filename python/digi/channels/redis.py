@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import copy
+import functools
 import hashlib
 import itertools
 import logging
@@ -93,65 +95,86 @@ def host_of(name: str, size: int) -> int:
     return 0 if size == 1 else int((zlib.crc32(name.encode()) & 0xFFF) / (4096 / float(size)))
 
 
-class _Batch:
-    """The commands of one turn of an event loop."""
+class _Turn:
+    """What one event loop asks."""
 
-    def __init__(self, hosts: int, future: asyncio.Future[None]) -> None:
-        self.commands: list[list[Command]] = [[] for _ in range(hosts)]
-        self.answers: list[list[Any]] = [[] for _ in range(hosts)]
-        self.future = future
+    __slots__ = ("is_due", "under_way", "waiting")
+
+    def __init__(self, hosts: int) -> None:
+        #: Of each server, what waits: commands, and who wants the answers.
+        self.waiting: list[_Asked] = [[] for _ in range(hosts)]
+        self.is_due = False
+        #: How many batches have no answer yet.
+        self.under_way = 0
+
+
+_Asked = list[tuple[tuple[Command, ...], "asyncio.Future[list[Any]]"]]
 
 
 class Hosts:
-    """The Redis servers, and what is said to them: all that an event loop says in one turn goes out together."""
+    """The Redis servers, and what is said to them: what an event loop says first goes out at once, and as long as there
+    is no answer, all that it says in one turn together.
+    """
 
     def __init__(self, urls: Sequence[str]) -> None:
         self.urls = list(urls)
         self.links = [RedisLink(url) for url in urls]
-        self._batches: dict[asyncio.AbstractEventLoop, _Batch] = {}
+        self._turns: dict[asyncio.AbstractEventLoop, _Turn] = {}
 
     def of(self, name: str) -> int:
         """The number of the server for a name."""
         return host_of(name, len(self.links))
 
-    async def ask(self, host: int, *commands: Command) -> list[Any]:
-        """The answers to commands, which are done one after the other. Raises `ConnectionError`."""
+    def ask(self, host: int, *commands: Command) -> asyncio.Future[list[Any]]:
+        """The answers to commands, which are done one after the other, or `ConnectionError`."""
         loop = asyncio.get_running_loop()
-        batch = self._batches.get(loop)
-        if batch is None:
-            batch = self._batches[loop] = _Batch(len(self.links), loop.create_future())
-            loop.call_soon(self._send, loop)
-        first = len(batch.commands[host])
-        batch.commands[host] += commands
-        await asyncio.shield(batch.future)
-        return batch.answers[host][first : first + len(commands)]
+        turn = self._turns.get(loop) or self._begin(loop)
+        future: asyncio.Future[list[Any]] = loop.create_future()
+        if turn.under_way == 0:
+            self._submit(turn, host, [(commands, future)])
+            return future
+        turn.waiting[host].append((commands, future))
+        if not turn.is_due:
+            turn.is_due = True
+            loop.call_soon(self._send, turn)
+        return future
 
-    def _send(self, loop: asyncio.AbstractEventLoop) -> None:
-        batch = self._batches.pop(loop)
-        # Whoever asked may have been cancelled, and nobody else looks at what went wrong.
-        batch.future.add_done_callback(lambda future: future.cancelled() or future.exception())
-        loop.create_task(self._finish(batch)).add_done_callback(_RUNNING.discard)
+    def _begin(self, loop: asyncio.AbstractEventLoop) -> _Turn:
+        for other in list(self._turns):
+            if other.is_closed():
+                self._turns.pop(other, None)
+        turn = self._turns[loop] = _Turn(len(self.links))
+        return turn
 
-    async def _finish(self, batch: _Batch) -> None:
-        _RUNNING.add(asyncio.current_task())
+    def _send(self, turn: _Turn) -> None:
+        turn.is_due = False
+        for host, asked in enumerate(turn.waiting):
+            if asked:
+                turn.waiting[host] = []
+                self._submit(turn, host, asked)
+
+    def _submit(self, turn: _Turn, host: int, asked: _Asked) -> None:
+        turn.under_way += 1
+        done = functools.partial(_answer, turn, asked)
         try:
-            pending = [
-                (host, self.links[host].run(commands)) for host, commands in enumerate(batch.commands) if commands
-            ]
-            for host, answers in pending:
-                batch.answers[host] = await answers
-        except BaseException as error:
-            if not batch.future.done():
-                batch.future.set_exception(error)
-            if not isinstance(error, Exception):
-                raise
-        else:
-            if not batch.future.done():
-                batch.future.set_result(None)
+            self.links[host].submit([command for commands, _ in asked for command in commands], done)
+        except Exception as error:
+            done(None, error)
 
 
-#: A loop alone keeps no task alive.
-_RUNNING: set[Any] = set()
+def _answer(turn: _Turn, asked: _Asked, answers: list[Any] | None, error: Exception | None) -> None:
+    turn.under_way -= 1
+    first = 0
+    for commands, future in asked:
+        last = first + len(commands)
+        # Whoever asked may have been cancelled.
+        if not future.done():
+            if error is not None:
+                # Each raises its own: a traceback belongs to one.
+                future.set_exception(copy.copy(error))
+            elif answers is not None:
+                future.set_result(answers[first:last])
+        first = last
 
 
 class PubSub:
@@ -165,7 +188,8 @@ class PubSub:
         self._hosts = hosts
         self._serializer = serializer
         self._prefix = prefix
-        self._begun = False
+        self._groups = self._group("")
+        self._readers = [_Reader(link, self._hand_on) for link in hosts.links]
 
     def new_name(self, prefix: str) -> str:
         """As the package makes them."""
@@ -176,8 +200,7 @@ class PubSub:
 
     async def open(self, channel: str) -> None:
         """From now on what is sent to a channel comes."""
-        self._begin()
-        await self._hosts.links[self._hosts.of(channel)].subscribe([channel])
+        await self._subscribe(channel)
 
     def close(self, channels: Iterable[str], groups: Iterable[str]) -> None:
         """Nobody receives there any more; it need not be waited for."""
@@ -187,10 +210,8 @@ class PubSub:
     def group_add(self, group: str, channel: str) -> Awaitable[None]:
         """A channel here is in a group. Begins at once, and is to be awaited."""
         del channel
-        self._begin()
-        name = self._group(group)
         # Once more where it is subscribed to: the first one may still be waiting for that.
-        return self._hosts.links[self._hosts.of(name)].subscribe([name])
+        return self._subscribe(self._group(group))
 
     def group_discard(self, group: str, channel: str, was_last: bool) -> Awaitable[None]:
         """It no longer is; it was the last one of this process. Begins at once."""
@@ -212,25 +233,48 @@ class PubSub:
         command = [b"PUBLISH", name.encode(), self._serializer.write(message)]
         await self._hosts.ask(self._hosts.of(name), command)
 
+    def _hand_on(self, messages: list[tuple[bytes, bytes]]) -> None:
+        groups, arrived = self._groups, []
+        for raw, payload in messages:
+            name = raw.decode()
+            if (message := self._serializer.read(payload)) is not None:
+                group = name[len(groups) :] if name.startswith(groups) else None
+                arrived.append((group, name, message))
+        self._local.arrived(arrived)
+
     async def flush(self) -> None:
         """Redis keeps nothing."""
 
-    def _begin(self) -> None:
-        if not self._begun:
-            self._begun = True
-            for link in self._hosts.links:
-                _in_thread("digi-pubsub", self._read, link)
+    def _subscribe(self, name: str) -> Awaitable[None]:
+        reader = self._readers[self._hosts.of(name)]
+        reader.begin()
+        return reader.link.subscribe([name], reader.take)
 
-    def _read(self, link: RedisLink) -> None:
-        groups = self._group("")
+
+class _Reader:
+    """Takes what comes from a server, and hands it on in the order in which it has come."""
+
+    def __init__(self, link: RedisLink, hand_on: Callable[[list[tuple[bytes, bytes]]], None]) -> None:
+        self.link = link
+        self._hand_on = hand_on
+        self._has_begun = False
+        self._lock = threading.Lock()
+
+    def begin(self) -> None:
+        """With a thread for what no event loop takes."""
+        if not self._has_begun:
+            self._has_begun = True
+            _in_thread("digi-pubsub", self._take_what_is_left)
+
+    def take(self) -> None:
+        """Called by the event loop that subscribed last, and by the thread."""
+        with self._lock:
+            self._hand_on(self.link.take())
+
+    def _take_what_is_left(self) -> None:
         while True:
-            arrived = []
-            for raw, payload in link.received().result():
-                name = raw.decode()
-                if (message := self._serializer.read(payload)) is not None:
-                    group = name[len(groups) :] if name.startswith(groups) else None
-                    arrived.append((group, name, message))
-            self._local.arrived(arrived)
+            self.link.is_left().result()
+            self.take()
 
 
 async def _nothing() -> None:

@@ -12,7 +12,7 @@ from django.utils.encoding import force_str
 from django.utils.module_loading import import_string
 
 from digi._digi import Engine, TokenCipher
-from digi.django import bridge, conf, mssql
+from digi.django import bridge, conf, mssql, signals
 from digi.django.store import OrmStore
 from digi.store import Store
 
@@ -69,7 +69,7 @@ def make_engine() -> Engine:
         store = OrmStore(config.database, conf.mapped(), others_show=config.bridge is not None)
     elif ":" not in config.store:
         store = cast("Store", import_string(config.store)())
-    return Engine(
+    engine = Engine(
         get_cipher(),
         store,
         layer=config.layer,
@@ -78,6 +78,9 @@ def make_engine() -> Engine:
         strict=config.strict,
         limits=config.limits,
     )
+    if isinstance(store, str):
+        signals.watch(engine)
+    return engine
 
 
 def get_engine() -> Engine:
