@@ -12,7 +12,7 @@ WHEELS := target/wheels
 SOURCES := $(shell git ls-files Cargo.lock Cargo.toml pyproject.toml digi-core/Cargo.toml digi-core/src digi-py python)
 export PATH := $(DENY)/bin:$(PATH)
 
-.PHONY: run wheel install header test newest test-mssql sim bench bench-store lint doc tools debian
+.PHONY: run wheel install header test newest test-mssql sim bench bench-docs bench-store lint doc tools debian
 
 run: .venv-run/.digi
 	PATH="$(CURDIR)/.venv-run/bin:$$PATH" examples/django-chat/run.sh
@@ -43,12 +43,16 @@ test-mssql: debian .venv/.digi
 sim:
 	DIGI_SIM_SEEDS=$(SEEDS) cargo test --release -p digi-core --features bugs --test simulation -- --nocapture
 
-bench: .venv-bench/.digi
+bench: .venv-bench/.digi tests/load/node/node_modules/.package-lock.json
 	cargo bench -p digi-core
-	cargo run --release -p digi-load -- --python .venv-bench/bin/python
+	cargo run --release -p digi-load -- --python .venv-bench/bin/python --node node
 	cargo run --release -p digi-load -- layer
 	.venv-bench/bin/python tests/load/python/channel_layers.py
 	tests/tools/bench-c.sh
+
+# The last run's table and charts into docs/performance.md.
+bench-docs:
+	tests/tools/bench-docs.sh
 
 # The URL goes on in the environment: a command line, and with it a password, can be read by everybody on the machine.
 bench-store:
@@ -84,13 +88,14 @@ $(WHEELS)/.built: $(SOURCES)
 %/.digi: %/.installed $(WHEELS)/.built
 	$*/bin/pip install --quiet --disable-pip-version-check --force-reinstall --no-deps $(WHEELS)/*.whl && touch $@
 
-# What only the load run needs: the peers under Uvicorn. The one on Channels needs Redis, as the tests do.
+# What only the load run needs: the peers in Python; socketify is linked against libuv. Those on Channels need Redis, as
+# the tests do.
 .venv-bench/.installed: tests/load/python/requirements.txt | debian
-	tests/tools/debian-packages.sh python3-venv
+	tests/tools/debian-packages.sh libuv1 python3-venv
 	python3 -m venv .venv-bench && .venv-bench/bin/pip install --quiet --disable-pip-version-check -r $< && touch $@
 
-tests/node/node_modules/.package-lock.json: tests/node/package-lock.json
-	cd tests/node && npm ci --no-audit --no-fund && touch node_modules/.package-lock.json
+%/node_modules/.package-lock.json: %/package-lock.json
+	cd $* && npm ci --no-audit --no-fund && touch node_modules/.package-lock.json
 
 # Not optimised: it builds in a third of the time, and reading this workspace's dependencies takes it a second.
 $(DENY)/bin/cargo-deny:

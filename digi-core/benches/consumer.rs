@@ -53,9 +53,13 @@ fn open() -> Consumer {
 }
 
 fn submitted(consumer: &mut Consumer) -> (Ticket, Action) {
-    match consumer.poll_output() {
-        Some(Output::Submit { ticket, command }) => (ticket, command.action),
-        other => panic!("{other:?}"),
+    loop {
+        match consumer.poll_output() {
+            // With its first `client_id` it shows that it is no classic page.
+            Some(Output::Listen { .. }) => {}
+            Some(Output::Submit { ticket, command }) => return (ticket, command.action),
+            other => panic!("{other:?}"),
+        }
     }
 }
 

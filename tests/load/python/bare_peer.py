@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from common import RESUMED
+
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 rooms: dict[str, list[Send]] = {}
@@ -20,7 +22,7 @@ async def application(scope: MutableMapping[str, Any], receive: Callable[[], Awa
     room = rooms.setdefault(scope["path"], [])
     room.append(send)
     # The generator waits for it, as it does for Digi's: from here on nothing is missed.
-    await send({"type": "websocket.send", "text": '{"type":"resumed"}'})
+    await send({"type": "websocket.send", "text": RESUMED})
     try:
         while (message := await receive())["type"] == "websocket.receive":
             frame = {"type": "websocket.send", "text": message["text"]}

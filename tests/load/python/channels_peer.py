@@ -10,19 +10,23 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
-from asyncio.subprocess import DEVNULL, Process
+import sys
+from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import django
-from common import App, Run, Served
+from common import RESUMED, App, Run, Served, announce, with_the_input
 from django.conf import settings
 
+DATABASE = "channels.db"
 
-def set_up(database: Path, redis_port: int) -> App:
+
+def set_up(database: Path, redis_port: int, *, new: bool) -> App:
     settings.configure(
         DATABASES={
             "default": {
@@ -60,8 +64,9 @@ def set_up(database: Path, redis_port: int) -> App:
         class Meta:
             app_label = "chat"
 
-    with connection.schema_editor() as editor:
-        editor.create_model(Message)
+    if new:
+        with connection.schema_editor() as editor:
+            editor.create_model(Message)
 
     class ChatConsumer(AsyncWebsocketConsumer):
         async def dispatch(self, message: dict[str, Any]) -> None:
@@ -78,7 +83,7 @@ def set_up(database: Path, redis_port: int) -> App:
             await self.channel_layer.group_add(self.group, self.channel_name)
             await self.accept()
             # The generator waits for it, as it does for Digi's: from here on nothing is missed.
-            await self.send('{"type":"resumed"}')
+            await self.send(RESUMED)
 
         async def disconnect(self, _code: int) -> None:
             await self.channel_layer.group_discard(self.group, self.channel_name)
@@ -102,21 +107,77 @@ def set_up(database: Path, redis_port: int) -> App:
 
 
 @asynccontextmanager
-async def on_redis(run: Run) -> AsyncIterator[Served]:
+async def redis_server(folder: Path) -> AsyncIterator[tuple[int, int]]:
+    """Its port and process."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port: int = free.getsockname()[1]
     # setpriv: should this process be killed, Redis goes too.
     command = f"setpriv --pdeathsig KILL redis-server --port {port} --bind 127.0.0.1 --appendonly no --save"
-    redis = await asyncio.create_subprocess_exec(*command.split(), "", cwd=run.dir, stdin=DEVNULL, stdout=DEVNULL)
+    redis = await asyncio.create_subprocess_exec(*command.split(), "", cwd=folder, stdin=DEVNULL, stdout=DEVNULL)
     try:
         await answers(port, redis)
-        # Making the table is synchronous, and Django keeps that off a running loop.
-        app = await asyncio.to_thread(set_up, run.dir / "channels.db", port)
-        yield Served(app, (redis.pid,))
+        yield port, redis.pid
     finally:
         if redis.returncode is None:
             redis.kill()
         await redis.wait()
+
+
+@asynccontextmanager
+async def on_redis(run: Run) -> AsyncIterator[Served]:
+    async with redis_server(run.dir) as (port, pid):
+        # Making the table is synchronous, and Django keeps that off a running loop.
+        app = await asyncio.to_thread(set_up, run.dir / DATABASE, port, new=True)
+        yield Served(app, (pid,))
+
+
+async def of_workers(run: Run, count: int) -> None:
+    """The same in several processes; the kernel spreads the connections over them."""
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+    thread = with_the_input(lambda: loop.call_soon_threadsafe(ended.set))
+    async with redis_server(run.dir) as (redis_port, redis), AsyncExitStack() as stack:
+        await asyncio.to_thread(set_up, run.dir / DATABASE, redis_port, new=True)
+        place = stack.enter_context(reusable(0))
+        port = place.getsockname()[1]
+        environment = {**os.environ, "DIGI_LOAD_PORT": str(port), "DIGI_LOAD_REDIS": str(redis_port)}
+        command = [sys.executable, sys.argv[0], "channels-worker", str(run.dir), "0", "0"]
+        workers = []
+        for _ in range(count):
+            worker = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, env=environment)
+            stack.push_async_callback(stop, worker)
+            assert worker.stdout
+            # Connections go to those who listen at the time.
+            if not await worker.stdout.readline():
+                raise SystemExit("a worker did not start")
+            workers.append(worker.pid)
+        announce(port, redis, *workers)
+        await ended.wait()
+    thread.set()
+
+
+async def stop(worker: Process) -> None:
+    assert worker.stdin
+    worker.stdin.close()
+    await worker.wait()
+
+
+def as_worker(folder: Path) -> tuple[socket.socket, AbstractAsyncContextManager[Served]]:
+    @asynccontextmanager
+    async def served() -> AsyncIterator[Served]:
+        redis_port = int(os.environ["DIGI_LOAD_REDIS"])
+        yield Served(await asyncio.to_thread(set_up, folder / DATABASE, redis_port, new=False))
+
+    listener = reusable(int(os.environ["DIGI_LOAD_PORT"]))
+    listener.listen(2048)
+    return listener, served()
+
+
+def reusable(port: int) -> socket.socket:
+    """A socket on a port that others have too."""
+    own = socket.socket()
+    own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    own.bind(("127.0.0.1", port))
+    return own
 
 
 async def answers(port: int, redis: Process) -> None:

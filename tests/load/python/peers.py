@@ -1,4 +1,4 @@
-"""The peers under Uvicorn: chat servers in Python, each a process of its own.
+"""The peers in Python: chat servers, each a process of its own.
 
     python peers.py KIND DIR ROOMS MEMBERS
 
@@ -10,21 +10,17 @@ of ids and logins are in DIGI_LOAD_ID_SECRET and DIGI_LOAD_LOGIN_SECRET.
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 import sys
 import tempfile
-import threading
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from importlib import import_module
 from pathlib import Path
 
 import uvicorn
 import uvloop
-from common import App, Run, Served
-
-# Seconds that the end may take. Then the process ends in any case, and what works for it with it.
-LAST_PATIENCE = 20
+from common import App, Run, Served, announce, with_the_input
 
 
 def config(app: App) -> uvicorn.Config:
@@ -51,7 +47,7 @@ async def asgi_bare(_: Run) -> AsyncIterator[Served]:
 
 
 def peer(kind: str, run: Run) -> AbstractAsyncContextManager[Served]:
-    """The peer of that name. What it needs is imported here, so that one peer does not need what another does."""
+    """The peer of that name under Uvicorn."""
     match kind:
         case "asgi-digi":
             from digi_peer import on_sqlite
@@ -71,32 +67,49 @@ def peer(kind: str, run: Run) -> AbstractAsyncContextManager[Served]:
             raise SystemExit(f"{kind!r} is no peer")
 
 
-async def serve(kind: str, run: Run) -> None:
-    listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
-    async with peer(kind, run) as served:
+async def serve(listener: socket.socket, peer: AbstractAsyncContextManager[Served]) -> None:
+    """Serves under Uvicorn."""
+    async with peer as served:
         server = uvicorn.Server(config(served.app))
         loop = asyncio.get_running_loop()
-
-        def end_with_the_input() -> None:
-            sys.stdin.buffer.read()
-            loop.call_soon_threadsafe(setattr, server, "should_exit", True)
-            if not ended.wait(LAST_PATIENCE):
-                os._exit(1)
-
-        ended = threading.Event()
-        threading.Thread(target=end_with_the_input, daemon=True).start()
-        host, port = listener.getsockname()
-        print(f"{host}:{port}", *served.processes, flush=True)
+        ended = with_the_input(lambda: loop.call_soon_threadsafe(setattr, server, "should_exit", True))
+        announce(listener.getsockname()[1], *served.processes)
         await server.serve(sockets=[listener])
     ended.set()
 
 
+def under_uvicorn(listener: socket.socket, peer: AbstractAsyncContextManager[Served]) -> None:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve(listener, peer))
+
+
+def serve_with_folder(kind: str, run: Run) -> None:
+    match kind:
+        case "channels-2":
+            from channels_peer import of_workers
+
+            asyncio.run(of_workers(run, 2))
+        case "classic":
+            import classic_peer
+
+            classic_peer.main(run)
+        case _:
+            under_uvicorn(socket.create_server(("127.0.0.1", 0), backlog=2048), peer(kind, run))
+
+
 def main() -> None:
     kind, folder, rooms, members = sys.argv[1:]
-    with tempfile.TemporaryDirectory(prefix="digi-load-", dir=folder) as own:
-        run = Run(Path(own), int(rooms), int(members))
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(serve(kind, run))
+    # Each is imported where it is needed, so that one does not need what another does.
+    match kind:
+        case "picows" | "socketify" | "webrockets":
+            import_module(f"{kind}_peer").main()
+        case "channels-worker":
+            from channels_peer import as_worker
+
+            under_uvicorn(*as_worker(Path(folder)))
+        case _:
+            with tempfile.TemporaryDirectory(prefix="digi-load-", dir=folder) as own:
+                serve_with_folder(kind, Run(Path(own), int(rooms), int(members)))
 
 
 if __name__ == "__main__":

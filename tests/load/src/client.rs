@@ -10,6 +10,8 @@ use crate::check::Tag;
 
 /// How every `add` begins, to the server and from it.
 const ADD: &[u8] = br#"{"type":"add","message":""#;
+/// How the frame begins that says that nothing is missed from here on.
+pub(crate) const RESUMED: &[u8] = br#"{"type":"resumed""#;
 /// The name is what a classic page sends along. Digi does not believe it, a classic Channels consumer does.
 const END: &[u8] = br#"","user":"load"}"#;
 /// The message's text, in bytes: room, sender and number, then filled up.
@@ -32,16 +34,20 @@ const MASKED: u8 = 0x80;
 /// How long the way in may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// What asks for a WebSocket.
+pub(crate) fn request(address: SocketAddr, path: &str, jwt: &str) -> String {
+    format!(
+        "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nAuthorization: Bearer {jwt}\r\n\r\n"
+    )
+}
+
 /// Connects, and waits until the server says that nothing is missed from here on.
 pub(crate) fn connect(address: SocketAddr, path: &str, jwt: &str) -> Result<TcpStream> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(PATIENCE))?;
-    let request = format!(
-        "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nAuthorization: Bearer {jwt}\r\n\r\n"
-    );
-    stream.write_all(request.as_bytes())?;
+    stream.write_all(request(address, path, jwt).as_bytes())?;
     let mut got = Vec::new();
     let mut chunk = [0; 1024];
     loop {
@@ -57,7 +63,7 @@ pub(crate) fn connect(address: SocketAddr, path: &str, jwt: &str) -> Result<TcpS
         let (frames, rest) = split(&got[end + 4..])?;
         match frames.first() {
             None => continue,
-            Some((TEXT, text)) if text.starts_with(br#"{"type":"resumed""#) && frames.len() == 1 && rest.is_empty() => {
+            Some((TEXT, text)) if text.starts_with(RESUMED) && frames.len() == 1 && rest.is_empty() => {
                 stream.set_read_timeout(None)?;
                 stream.set_nonblocking(true)?;
                 return Ok(stream);

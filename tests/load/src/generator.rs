@@ -1,7 +1,9 @@
 //! All clients of one peer, on one thread.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use fastrand::Rng;
 use mio::{Events, Interest, Poll, Token};
 
 use crate::Result;
@@ -13,8 +15,12 @@ use crate::scenario::Shape;
 
 /// Before measuring, so that everything is warm. Longer where the first messages take longer.
 const WARM_UP: Duration = Duration::from_millis(500);
-/// How long what was sent may take to arrive, before measuring and after it.
-const DRAIN: Duration = Duration::from_secs(20);
+/// How long the first messages may take, before measuring.
+const FIRST: Duration = Duration::from_secs(20);
+/// What was sent may take as long as something comes, up to so long. What then has not come is lost.
+const DRAIN: Duration = Duration::from_secs(60);
+/// Nothing comes any more when nothing has come for so long.
+const QUIET: Duration = Duration::from_secs(5);
 /// A poll returns at least this often, to look at the clock.
 const LOOK: Duration = Duration::from_millis(20);
 /// What one read takes at most.
@@ -24,15 +30,25 @@ const BUFFER: usize = 256 * 1024;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Round {
     pub(crate) elapsed: Duration,
-    /// Messages that members got.
-    pub(crate) deliveries: u64,
+    /// Messages that members got; of arrivals, connections.
+    pub(crate) count: u64,
     /// Used by the peer.
     pub(crate) cpu: Duration,
     /// Used by this process.
     pub(crate) own_cpu: Duration,
-    /// From sending to the sender's own copy, in nanoseconds, ascending.
+    /// From sending to the sender's own copy, or from connecting to being in the room; in nanoseconds, ascending.
     pub(crate) latencies: Vec<u64>,
     pub(crate) faults: Faults,
+}
+
+/// How many messages are under way at any time.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Flow {
+    /// So many of each sender: the next goes out when the sender's own copy of one has come.
+    OfEach(usize),
+    /// So many in all, one at most of a sender: when a sender's own copy has come, the sender that has waited longest
+    /// sends. At the beginning they stand in a random order.
+    InAll(usize),
 }
 
 struct Member {
@@ -78,15 +94,20 @@ pub(crate) struct Generator {
     orders: Vec<Order>,
     /// Members of each room.
     room_size: usize,
+    flow: Flow,
+    /// Of [`Flow::InAll`], the senders that have no message under way.
+    waiting: VecDeque<usize>,
     /// A strange frame, to be shown.
     strange: Option<String>,
 }
 
 impl Generator {
-    pub(crate) fn connect(peer: &Peer, shape: &Shape, outstanding: usize) -> Result<Self> {
+    pub(crate) fn connect(peer: &Peer, shape: &Shape, flow: Flow) -> Result<Self> {
         let poll = Poll::new()?;
         let doorman = Doorman::new()?;
+        let outstanding = if let Flow::OfEach(count) = flow { count } else { 1 };
         let mut members = Vec::with_capacity(shape.rooms * shape.members);
+        let mut waiting = VecDeque::new();
         for room in 0..shape.rooms {
             let path = doorman.path(room)?;
             for member in 0..shape.members {
@@ -100,14 +121,18 @@ impl Generator {
                     sent: 0,
                     sent_at: vec![Instant::now(); outstanding],
                 });
+                if sender.is_some() && matches!(flow, Flow::InAll(_)) {
+                    waiting.push_back(members.len());
+                }
                 members.push(Member { client, room, seen: Seen::new(shape.senders), sender });
             }
         }
         let orders = (0..shape.rooms).map(|_| Order::default()).collect();
-        Ok(Self { poll, members, orders, room_size: shape.members, strange: None })
+        Rng::with_seed(1).shuffle(waiting.make_contiguous());
+        Ok(Self { poll, members, orders, room_size: shape.members, flow, waiting, strange: None })
     }
 
-    /// Every sender keeps its messages outstanding: the next goes out when the sender's own copy of one has come.
+    /// Lets the senders send, and everybody read, for so long.
     pub(crate) fn round(&mut self, peer: &Peer, measure: Duration) -> Result<Round> {
         let mut events = Events::with_capacity(1024);
         let mut buffer = vec![0; BUFFER];
@@ -116,21 +141,16 @@ impl Generator {
         let mut deliveries = 0;
         let mut phase = Phase::WarmUp;
         let start = Instant::now();
-        let mut deadline = start + WARM_UP + measure + DRAIN;
+        let (mut deadline, mut heard) = (start, start);
         // Until the first messages have come the peer digests a burst, which is not what the round is about.
-        let mut first = 0;
-        for Member { client, sender, .. } in &mut self.members {
-            if let Some(sender) = sender {
-                first += (sender.sent_at.len() * self.room_size) as u64;
-                sender.send(sender.sent_at.len() as u64, client, &mut out)?;
-            }
-        }
+        let first = self.begin(&mut out)?;
         loop {
             if let Err(error) = self.poll.poll(&mut events, Some(LOOK))
                 && error.kind() != std::io::ErrorKind::Interrupted
             {
                 return Err(error.into());
             }
+            let before = deliveries;
             for event in &events {
                 let Token(index) = event.token();
                 if event.is_writable() {
@@ -141,25 +161,45 @@ impl Generator {
                 }
             }
             let now = Instant::now();
+            if deliveries > before {
+                heard = now;
+            }
             match phase {
-                Phase::WarmUp if now >= start + WARM_UP && (deliveries >= first || now >= start + DRAIN) => {
+                Phase::WarmUp if now >= start + WARM_UP && (deliveries >= first || now >= start + FIRST) => {
                     phase = Phase::Measuring { since: now, cpu: peer.cpu()?, own_cpu: cpu_of("self")?, deliveries };
                 }
                 Phase::Measuring { since, cpu, own_cpu, deliveries: before } if now >= since + measure => {
                     round.elapsed = now - since;
-                    round.deliveries = deliveries - before;
+                    round.count = deliveries - before;
                     round.cpu = peer.cpu()?.saturating_sub(cpu);
                     round.own_cpu = cpu_of("self")?.saturating_sub(own_cpu);
                     phase = Phase::Draining;
                     deadline = now + DRAIN;
                 }
-                Phase::Draining if now >= deadline || self.has_all() => break,
+                Phase::Draining if now >= deadline || now >= heard + QUIET || self.has_all() => break,
                 Phase::WarmUp | Phase::Measuring { .. } | Phase::Draining => {}
             }
         }
         round.faults = self.settle();
         round.latencies.sort_unstable();
         Ok(round)
+    }
+
+    /// Sends the first messages; how many deliveries they will be.
+    fn begin(&mut self, out: &mut Vec<u8>) -> Result<u64> {
+        let starters = match self.flow {
+            Flow::OfEach(_) => (0..self.members.len()).collect(),
+            Flow::InAll(count) => self.waiting.drain(..count.min(self.waiting.len())).collect::<Vec<_>>(),
+        };
+        let mut first = 0;
+        for starter in starters {
+            let Member { client, sender, .. } = &mut self.members[starter];
+            if let Some(sender) = sender {
+                first += (sender.sent_at.len() * self.room_size) as u64;
+                sender.send(sender.sent_at.len() as u64, client, out)?;
+            }
+        }
+        Ok(first)
     }
 
     /// Reads what came for a member and, unless the round is over, sends as many messages as own copies came.
@@ -200,10 +240,16 @@ impl Generator {
         if pinged {
             client.pong()?;
         }
-        if own > 0
-            && !matches!(phase, Phase::Draining)
-            && let Some(sender) = sender
-        {
+        let mut next = index;
+        if own > 0 && matches!(self.flow, Flow::InAll(_)) {
+            self.waiting.push_back(index);
+            if matches!(phase, Phase::Draining) {
+                return Ok(deliveries);
+            }
+            next = self.waiting.pop_front().unwrap_or(index);
+        }
+        let Member { client, sender: Some(sender), .. } = &mut self.members[next] else { return Ok(deliveries) };
+        if own > 0 && !matches!(phase, Phase::Draining) {
             sender.send(own, client, out)?;
         }
         Ok(deliveries)

@@ -12,18 +12,26 @@
 //! `digi-load layer`, a part of `make bench`, measures the channel layer on Redis beside a bare pair of connections.
 //! `digi-load c` measures what the C ABI costs. `make bench-store` measures the store alone, behind an engine in this process: any store, by its URL.
 
+mod arrivals;
 mod bare;
 mod c_abi;
+mod chart;
 mod check;
 mod client;
 mod digi;
+mod epoll;
 mod generator;
+mod history;
+mod kind;
 mod layer;
+mod machine;
 mod options;
 mod peer;
 mod report;
 mod scenario;
+mod spread;
 mod store;
+mod table;
 
 use std::process::ExitCode;
 
@@ -56,6 +64,7 @@ fn run() -> Result<bool> {
         Job::Help => println!("{}", options::USAGE),
         Job::Serve { dir, rooms, members } => on_runtime(digi::serve(&dir, rooms, members))?,
         Job::Bare => on_runtime(bare::serve())?,
+        Job::Epoll => epoll::serve()?,
         Job::Layer(options) => on_runtime(layer::run(&options))?,
         Job::LayerNode(options) => on_runtime(layer::rooms::node(&options))?,
         Job::LayerPeer { way, url } => on_runtime(layer::answer(&way, &url))?,
@@ -74,7 +83,11 @@ fn load(options: &Options) -> Result<bool> {
     std::fs::create_dir_all(&options.out)?;
     let mut report = report::Report::new(options);
     for scenario in scenario::ALL.iter().filter(|scenario| options.wants(scenario.name)) {
-        report.add(scenario::run(scenario, options)?);
+        report.add(&scenario::run(scenario, options)?);
     }
-    report.finish(&options.out.join("load.json"))
+    if options.wants("history") {
+        let (table, value) = tokio::runtime::Runtime::new()?.block_on(history::run(options))?;
+        report.add_table("history", table, value);
+    }
+    report.finish(&options.out)
 }

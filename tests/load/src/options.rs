@@ -7,20 +7,23 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::Result;
+use crate::kind::{Host, Kind};
 use crate::layer::rooms::NodeOptions;
-use crate::peer::Kind;
 
 pub(crate) const USAGE: &str = "\
 digi-load [options]
-  --only S1,S2      these scenarios (default: all)
-  --peers NAME,...  these peers: digi and bare; under Uvicorn asgi-digi, asgi-orm, channels and asgi-bare
-                    (default: the first two, and with --python the others in S1, S2 and S3)
-  --python PATH     the interpreter for those under Uvicorn; it has tests/load/python/requirements.txt, and digi for
-                    asgi-digi and asgi-orm; channels needs redis-server
+  --only S1,S2      these scenarios: S0 to S4, S3p, S5, S5u, rooms, history (default: all)
+  --peers NAME,...  these peers: digi, epoll, bare; with --node ws; with --python socketify, picows, webrockets,
+                    asgi-digi, asgi-orm, asgi-bare, channels, channels-2, classic
+                    (default: those that can run, in each scenario those that docs/performance.md names)
+  --python PATH     the interpreter for those; it has tests/load/python/requirements.txt, and digi for asgi-digi,
+                    asgi-orm and classic; channels, channels-2 and classic need redis-server
+  --node PATH       Node, with `npm ci` done in tests/load/node
   --rounds N        rounds of each peer in each scenario (default: 3)
-  --seconds N       measured seconds of a round (default: 3)
+  --seconds N       measured seconds of a round (default: 2)
   --rooms N         rooms, instead of the scenario's own number
-  --out DIR         where load.json goes and databases live meanwhile (default: target/bench)
+  --history N       messages of the long history (default: 1000000)
+  --out DIR         where table.md, the charts and load.json go, and databases live meanwhile (default: target/bench)
 
 digi-load c PROGRAM: what the C ABI costs beside Rust; PROGRAM is tests/load/c/session.c, compiled
 
@@ -72,8 +75,10 @@ pub(crate) enum Job {
         rooms: usize,
         members: usize,
     },
-    /// The bare fan-out.
+    /// The fan-out on tokio-tungstenite.
     Bare,
+    /// The one on epoll.
+    Epoll,
 }
 
 /// What to measure of a store. Not `Debug`: the URL may hold a password.
@@ -105,17 +110,24 @@ pub(crate) struct Options {
     /// None: those that can run.
     peers: Option<Vec<Kind>>,
     pub(crate) python: Option<PathBuf>,
+    pub(crate) node: Option<PathBuf>,
     pub(crate) rounds: usize,
     pub(crate) measure: Duration,
     pub(crate) rooms: Option<usize>,
+    /// Messages of a long history.
+    pub(crate) history: u64,
     pub(crate) out: PathBuf,
 }
 
 impl Options {
-    /// The peers of a scenario, which may be one for those under Uvicorn too.
-    pub(crate) fn peers(&self, under_uvicorn: bool) -> Vec<Kind> {
-        let can_run = |kind: &Kind| !kind.is_python() || (under_uvicorn && self.python.is_some());
-        self.peers.clone().unwrap_or_else(|| Kind::ALL.into_iter().filter(can_run).collect())
+    /// Those that were named, or those of a scenario that can run.
+    pub(crate) fn peers(&self, of_scenario: &[Kind]) -> Vec<Kind> {
+        let can_run = |kind: &&Kind| match kind.host() {
+            Host::Own => true,
+            Host::Python => self.python.is_some(),
+            Host::Node => self.node.is_some(),
+        };
+        self.peers.clone().unwrap_or_else(|| of_scenario.iter().filter(can_run).copied().collect())
     }
 
     pub(crate) fn wants(&self, scenario: &str) -> bool {
@@ -129,9 +141,11 @@ impl Job {
             only: None,
             peers: None,
             python: None,
+            node: None,
             rounds: 3,
-            measure: Duration::from_secs(3),
+            measure: Duration::from_secs(2),
             rooms: None,
+            history: 1_000_000,
             out: OUT.into(),
         };
         while let Some(arg) = args.next() {
@@ -145,6 +159,7 @@ impl Job {
                     });
                 }
                 "bare" => return Ok(Self::Bare),
+                "epoll" => return Ok(Self::Epoll),
                 "c" => return Ok(Self::C { program: value()?.into() }),
                 "store" => return Ok(Self::Store(StoreOptions::from_args(args)?)),
                 "layer" => return Ok(Self::Layer(LayerOptions::from_args(args)?)),
@@ -162,6 +177,8 @@ impl Job {
                 "--only" => options.only = Some(value()?.split(',').map(str::to_owned).collect()),
                 "--peers" => options.peers = Some(value()?.split(',').map(Kind::from_name).collect::<Result<_>>()?),
                 "--python" => options.python = Some(value()?.into()),
+                "--node" => options.node = Some(value()?.into()),
+                "--history" => options.history = number(&arg, &value()?)?,
                 "--rounds" => options.rounds = number(&arg, &value()?)?,
                 "--seconds" => options.measure = Duration::from_secs(number(&arg, &value()?)?),
                 "--rooms" => options.rooms = Some(number(&arg, &value()?)?),

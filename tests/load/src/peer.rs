@@ -3,12 +3,13 @@
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
 
+use crate::kind::{Host, Kind};
 use crate::options::Options;
 use crate::scenario::Shape;
 use crate::{Result, digi};
@@ -16,50 +17,6 @@ use crate::{Result, digi};
 /// The clock ticks in which `/proc/<pid>/stat` counts: `USER_HZ`, which is 100 on every architecture that Linux's
 /// user space knows (proc_pid_stat(5), sysconf(3)).
 const TICK: Duration = Duration::from_millis(10);
-
-/// Which server.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Kind {
-    Digi,
-    Bare,
-    AsgiDigi,
-    AsgiOrm,
-    Channels,
-    AsgiBare,
-}
-
-impl Kind {
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Digi, Self::Bare, Self::AsgiDigi, Self::AsgiOrm, Self::Channels, Self::AsgiBare];
-
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Digi => "digi",
-            Self::Bare => "bare",
-            Self::AsgiDigi => "asgi-digi",
-            Self::AsgiOrm => "asgi-orm",
-            Self::Channels => "channels",
-            Self::AsgiBare => "asgi-bare",
-        }
-    }
-
-    pub(crate) fn from_name(name: &str) -> Result<Self> {
-        let names = || Self::ALL.map(Self::name).join(", ");
-        let kind = Self::ALL.into_iter().find(|kind| kind.name() == name);
-        kind.ok_or_else(|| format!("{name:?} is no peer: there are {}", names()).into())
-    }
-
-    /// Whether it is Python under Uvicorn.
-    pub(crate) fn is_python(self) -> bool {
-        !matches!(self, Self::Digi | Self::Bare)
-    }
-
-    /// Whether a message that goes astray fails the run. Channels promises nothing of the kind, and the bare ASGI
-    /// application least of all: theirs are counted and shown.
-    pub(crate) fn has_to_be_right(self) -> bool {
-        !matches!(self, Self::Channels | Self::AsgiBare)
-    }
-}
 
 /// A running server. Dropped, it ends.
 pub(crate) struct Peer {
@@ -71,16 +28,16 @@ pub(crate) struct Peer {
 
 impl Peer {
     pub(crate) fn start(kind: Kind, shape: &Shape, options: &Options) -> Result<Self> {
-        let mut command = match kind {
-            Kind::Digi | Kind::Bare => Command::new(std::env::current_exe()?),
-            _ => python(kind, options)?,
+        let mut command = match kind.host() {
+            Host::Own => {
+                let mut command = Command::new(std::env::current_exe()?);
+                command.arg(if kind == Kind::Digi { "serve" } else { kind.name() });
+                command
+            }
+            Host::Python => python(kind, options)?,
+            Host::Node => node(kind, options)?,
         };
-        if kind == Kind::Digi {
-            command.arg("serve");
-        }
-        if kind == Kind::Bare {
-            command.arg("bare");
-        } else {
+        if kind == Kind::Digi || kind.host() == Host::Python {
             command.arg(&options.out).arg(shape.rooms.to_string()).arg(shape.members.to_string());
         }
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
@@ -114,11 +71,23 @@ impl Peer {
 fn python(kind: Kind, options: &Options) -> Result<Command> {
     let python = options.python.as_ref().ok_or_else(|| format!("the peer {} needs --python", kind.name()))?;
     let mut command = Command::new(python);
-    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("python/peers.py")).arg(kind.name());
+    command.arg(source("python/peers.py")).arg(kind.name());
     command.env("DIGI_LOAD_ID_SECRET", digi::ID_SECRET).env("DIGI_LOAD_LOGIN_SECRET", digi::LOGIN_SECRET);
     // Ctrl-C does not reach it, nor its Redis: like everything else it is told by the end of its input.
     command.process_group(0);
     Ok(command)
+}
+
+fn node(kind: Kind, options: &Options) -> Result<Command> {
+    let node = options.node.as_ref().ok_or_else(|| format!("the peer {} needs --node", kind.name()))?;
+    let mut command = Command::new(node);
+    command.arg(source("node/ws_peer.js"));
+    Ok(command)
+}
+
+/// A file of this crate.
+fn source(file: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(file)
 }
 
 /// What a peer announced: its address, and the processes that work for it.
@@ -181,13 +150,5 @@ mod tests {
         for line in ["", "12", "127.0.0.1:9 x"] {
             assert_eq!(understood(line), None, "{line}");
         }
-    }
-
-    #[test]
-    fn peers_are_known_by_their_names() {
-        for kind in Kind::ALL {
-            assert_eq!(Kind::from_name(kind.name()).unwrap(), kind);
-        }
-        assert!(Kind::from_name("daphne").unwrap_err().to_string().contains("asgi-digi, asgi-orm, channels"));
     }
 }
