@@ -356,6 +356,8 @@ async fn drain(core: Arc<Core>) {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     core.publisher.settle().await;
+    // What is stored is safe already.
+    let _ = core.noted(core.store.settle().await);
     #[cfg(feature = "bridge")]
     if let Some(bridge) = &core.bridge {
         bridge.leave().await;

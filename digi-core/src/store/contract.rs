@@ -101,6 +101,15 @@ pub trait Store: Send + Sync + 'static {
         Ok(None)
     }
 
+    /// Finishes what it does behind its answers, if anything, so that others find the tables as they are. Asked when an
+    /// engine is closed; nothing is lost without it.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Full`: it is done later.
+    async fn settle(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     /// If the stored head lies below `seen`, raises the epoch as [`raised`](super::model::raised) says, under the
     /// head's lock; gives the head after.
     ///

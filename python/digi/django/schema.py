@@ -17,6 +17,8 @@ from digi.django import conf, mssql
 from digi.errors import ConfigError
 
 TABLES = ("digi_room", "digi_head", "digi_member", "digi_message", "digi_change", "digi_batch")
+#: What the native store on SQLite has beside them.
+JOURNAL_TABLES = ("digi_journal", "digi_placed")
 #: Beside messages in a table of the project's own.
 LOG_TABLE = "digi_log"
 #: The numbers of the project's own rooms, where their keys are no whole numbers.
@@ -78,7 +80,7 @@ class _Sqlite:
             self._set_version(number)
 
     def drop(self) -> None:
-        for table in TABLES:
+        for table in (*TABLES, *JOURNAL_TABLES):
             self.cursor.execute(f"DROP TABLE IF EXISTS {table}")
         self._set_version(0)
 

@@ -10,6 +10,7 @@ from itertools import count
 import django
 from django.db import OperationalError
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.utils import CursorWrapper
 
 from digi.django import older
 from digi.errors import ConfigError
@@ -45,7 +46,23 @@ def prepare(connection: BaseDatabaseWrapper) -> None:
         if mode not in ("wal", "memory"):
             raise OperationalError(f"the file system allows no write-ahead log (journal_mode stayed {mode})")
         cursor.execute("PRAGMA synchronous = FULL")
+        _refuse_unplaced(cursor)
     setattr(connection, _ATTRIBUTE, (connection.connection, next(_generations)))
+
+
+def _refuse_unplaced(cursor: CursorWrapper) -> None:
+    """The native store writes to a journal first, and what stands there is in no table yet."""
+    cursor.execute("SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE name = 'digi_journal')")
+    if cursor.fetchone() == (1,):
+        cursor.execute("SELECT EXISTS (SELECT 1 FROM digi_journal)")
+        if cursor.fetchone() == (1,):
+            raise ConfigError(
+                "a native store has the file open, or was killed and has left messages in its journal: one process at a "
+                "time writes to it through Django and natively; opened and closed once with the native store "
+                "(STORE = \"sqlite:path\"), the file has everything in its tables",
+                code="schema",
+                number=163,
+            )
 
 
 def refuse_memory(connection: BaseDatabaseWrapper) -> None:

@@ -1,7 +1,8 @@
 //! One batch, one transaction.
 //!
-//! What a room costs is paid once per batch: its head is read when it is locked and written at the end. What a message
-//! costs is one insert; who may write and which client ids were used is in the room's memory ([`Recent`]).
+//! Messages and heads go into the journal, all of a batch in one row; what they were before is in the overlay or else in
+//! their tables. Memberships and the log of other changes are written where they belong. Who may write and which client
+//! ids were used is in the room's memory ([`Recent`]).
 //!
 //! No batch ids are stored: an answer to `COMMIT` cannot get lost on the way as one over a network can. What failed was
 //! rolled back (SQLite's next writer writes over its part of the log), so a batch may simply come again.
@@ -9,9 +10,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use parking_lot::RwLock;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
+use super::connection::Writer;
 use super::error::store_error;
+use super::journal::{self, Entry, Extent};
+use super::overlay::{self, Overlay};
 use super::row::{self, HEAD, StoredHead, id_range, kind, message_columns, sql};
 use crate::error::Code;
 use crate::id::{ClientId, Cursor, MessageId, Millis, RoomId, Seq, UserKey};
@@ -21,16 +26,8 @@ use crate::store::model::{
 };
 use crate::store::recent::{ClientKey, Recent, RoomMemory};
 
-const INSERT: &str = concat!(
-    "INSERT INTO digi_message (room_id, pos, ",
-    message_columns!(),
-    ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, NULL, NULL, ?8)"
-);
 const SET_HEAD: &str = "UPDATE digi_head SET epoch = ?2, last_seq = ?3, floor = ?4, last_at = ?5 WHERE room_id = ?1";
 const FIND: &str = concat!("SELECT ", message_columns!(), " FROM digi_message WHERE id = ?1");
-const FIND_ADD: &str = "SELECT 1 FROM digi_message WHERE id = ?1 AND sender_key = ?2 AND client_id = ?3";
-const EDIT: &str = "UPDATE digi_message SET body = ?2, edited_at = ?3 WHERE id = ?1";
-const DELETE: &str = "UPDATE digi_message SET body = NULL, deleted_at = ?2 WHERE id = ?1";
 const LOG: &str =
     "INSERT INTO digi_change (room_id, seq, kind, message_id, user_key, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
 const ROLE: &str = "SELECT role FROM digi_member WHERE room_id = ?1 AND user_key = ?2";
@@ -70,9 +67,11 @@ impl From<rusqlite::Error> for Stop {
 }
 
 /// See [`Store::apply`](crate::store::Store::apply).
-pub(super) fn apply(connection: &mut Connection, recent: &mut Recent, batch: &Batch) -> Result<Applied, StoreError> {
+pub(super) fn apply(writer: &mut Writer, batch: &Batch) -> Result<Applied, StoreError> {
+    writer.make_room().map_err(store_error)?;
+    let Writer { connection, recent, overlay, .. } = writer;
     let mut rooms = BTreeMap::new();
-    let done = transact(connection, recent, &mut rooms, batch);
+    let done = transact(connection, recent, overlay, &mut rooms, batch);
     let heads = rooms.iter().map(|(room, locked): (_, &Locked)| (*room, locked.now.head)).collect();
     for (room, mut locked) in rooms {
         match &done {
@@ -87,13 +86,15 @@ pub(super) fn apply(connection: &mut Connection, recent: &mut Recent, batch: &Ba
 fn transact(
     connection: &mut Connection,
     recent: &mut Recent,
+    overlay: &RwLock<Overlay>,
     rooms: &mut BTreeMap<RoomId, Locked>,
     batch: &Batch,
 ) -> rusqlite::Result<Vec<Outcome>> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    lock(&transaction, recent, rooms, batch)?;
+    let extent = overlay::catch_up(&transaction, overlay)?;
+    lock(&transaction, recent, overlay, rooms, batch)?;
     let mut outcomes = Vec::with_capacity(batch.commands.len());
-    let mut work = Work { insert: transaction.prepare_cached(INSERT)?, transaction: &transaction, recent };
+    let mut work = Work { transaction: &transaction, recent, overlay, changed: BTreeMap::new() };
     for command in &batch.commands {
         let outcome = match rooms.get_mut(&command.room) {
             Some(locked) => work.carry_out(locked, command, batch.now),
@@ -105,14 +106,40 @@ fn transact(
             Err(Stop::Failed(error)) => return Err(error),
         });
     }
-    drop(work);
-    let mut set_head = transaction.prepare_cached(SET_HEAD)?;
-    for (room, locked) in rooms.iter().filter(|(_, locked)| locked.now != locked.stored) {
-        write_head(&mut set_head, *room, &locked.now)?;
-    }
-    drop(set_head);
-    transaction.commit()?;
+    let changed = rooms.iter().filter(|(_, locked)| locked.now != locked.stored);
+    let heads = changed.map(|(room, locked)| (*room, locked.now)).collect();
+    let entry = Entry { heads, messages: work.changed.into_values().collect() };
+    commit(transaction, overlay, extent, entry)?;
     Ok(outcomes)
+}
+
+/// Appends to the journal, commits, and only then lets others know.
+pub(super) fn commit(
+    transaction: Transaction<'_>,
+    overlay: &RwLock<Overlay>,
+    extent: Extent,
+    entry: Entry,
+) -> rusqlite::Result<()> {
+    if entry.is_empty() {
+        return transaction.commit();
+    }
+    let n = entry.append(&transaction, extent.last)?;
+    transaction.commit()?;
+    overlay.write().put(n, entry);
+    Ok(())
+}
+
+/// A room's head as it is now.
+pub(super) fn find_head(
+    connection: &Connection,
+    overlay: &RwLock<Overlay>,
+    room: RoomId,
+) -> rusqlite::Result<Option<StoredHead>> {
+    let unplaced = overlay.read().head(room);
+    match unplaced {
+        None => StoredHead::read(&mut *connection.prepare_cached(HEAD)?, room),
+        found => Ok(found),
+    }
 }
 
 /// Writes a row of `digi_head`.
@@ -139,6 +166,7 @@ pub(super) fn prepare_set_head(connection: &Connection) -> rusqlite::Result<Cach
 fn lock(
     transaction: &Transaction<'_>,
     recent: &mut Recent,
+    overlay: &RwLock<Overlay>,
     rooms: &mut BTreeMap<RoomId, Locked>,
     batch: &Batch,
 ) -> rusqlite::Result<()> {
@@ -146,22 +174,27 @@ fn lock(
     let mut ids: Vec<_> = batch.commands.iter().map(|command| command.room).collect();
     ids.sort_unstable();
     ids.dedup();
-    let mut read_head = transaction.prepare_cached(HEAD)?;
     for room in ids {
-        let Some(stored) = StoredHead::read(&mut read_head, room)? else { continue };
+        let Some(stored) = find_head(transaction, overlay, room)? else { continue };
         let mut now = stored;
         if let Some(seen) = known.get(&room) {
             raise_above(&mut now, *seen, batch.now);
         }
         let memory = recent.take(room, now.head, now.floor);
         let locked = rooms.entry(room).or_insert(Locked { stored, now, memory });
-        catch_up(transaction, recent, room, locked)?;
+        catch_up(transaction, recent, overlay, room, locked)?;
     }
     Ok(())
 }
 
 /// Reads what was written since the memory was last used: by other processes, or all of the window.
-fn catch_up(transaction: &Transaction<'_>, recent: &Recent, room: RoomId, locked: &mut Locked) -> rusqlite::Result<()> {
+fn catch_up(
+    transaction: &Transaction<'_>,
+    recent: &Recent,
+    overlay: &RwLock<Overlay>,
+    room: RoomId,
+    locked: &mut Locked,
+) -> rusqlite::Result<()> {
     let head = locked.now.head;
     let memory = &mut locked.memory;
     let after = memory.through();
@@ -169,10 +202,22 @@ fn catch_up(transaction: &Transaction<'_>, recent: &Recent, room: RoomId, locked
         return Ok(());
     }
     let (first, last) = id_range(room, after.next(), head.last_seq);
+    // One that was edited stands in the table and in the overlay.
+    let mut places = BTreeMap::new();
     let mut adds = transaction.prepare_cached(ADDS_BETWEEN)?;
     let mut rows = adds.query([first, last])?;
     while let Some(row) = rows.next()? {
-        memory.note_add(Seq(row::number(row, 0)?), recent.key(row::text(row, 1)?, row::text(row, 2)?));
+        places.insert(Seq(row::number(row, 0)?), recent.key(row::text(row, 1)?, row::text(row, 2)?));
+    }
+    if let Some(unplaced) = overlay.read().room(room) {
+        for message in unplaced.between((first, last)) {
+            if let Some(client_id) = &message.client_id {
+                places.insert(message.pos, recent.key(message.sender.as_str(), client_id.as_str()));
+            }
+        }
+    }
+    for (pos, key) in places {
+        memory.note_add(pos, key);
     }
     let mut members = transaction.prepare_cached(MEMBERS_BETWEEN)?;
     let mut rows = members.query([room.0, sql(after.0)?, sql(head.last_seq.0)?])?;
@@ -185,9 +230,11 @@ fn catch_up(transaction: &Transaction<'_>, recent: &Recent, room: RoomId, locked
 
 /// What the commands of a batch share.
 struct Work<'t> {
-    insert: CachedStatement<'t>,
     transaction: &'t Transaction<'t>,
     recent: &'t Recent,
+    overlay: &'t RwLock<Overlay>,
+    /// Messages as they are now.
+    changed: BTreeMap<MessageId, Message>,
 }
 
 impl Work<'_> {
@@ -225,9 +272,8 @@ impl Work<'_> {
                     return Err(Code::NotSender.into());
                 }
                 self.log(&next, kind::EDITED, Some(message.id), None)?;
-                let time = sql(next.time.0)?;
-                self.transaction.prepare_cached(EDIT)?.execute(params![message.id.0, &**body, time])?;
                 (message.body, message.edited_at) = (Some(body.clone()), Some(next.time));
+                self.change(message.clone())?;
                 Outcome::Message { op: MessageOp::Edited, at, message }
             }
             Action::Delete { message } => {
@@ -236,8 +282,8 @@ impl Work<'_> {
                     return Err(Code::NotSender.into());
                 }
                 self.log(&next, kind::DELETED, Some(message.id), None)?;
-                self.transaction.prepare_cached(DELETE)?.execute([message.id.0, sql(next.time.0)?])?;
                 (message.body, message.deleted_at) = (None, Some(next.time));
+                self.change(message.clone())?;
                 Outcome::Message { op: MessageOp::Deleted, at, message }
             }
             Action::AddMember { .. } | Action::RemoveMember { .. } if !is_host => return Err(Code::Refused.into()),
@@ -274,16 +320,8 @@ impl Work<'_> {
         client_id: Option<&ClientId>,
     ) -> Result<Outcome, Stop> {
         let id = next.id()?;
-        self.insert.execute(params![
-            next.room.0,
-            sql(next.at.seq.0)?,
-            id.0,
-            command.user.as_str(),
-            &*command.user_name,
-            client_id.map(ClientId::as_str),
-            sql(next.time.0)?,
-            &**body,
-        ])?;
+        // What no column of the table holds.
+        sql(next.time.0)?;
         let message = Message {
             id,
             room: next.room,
@@ -296,10 +334,29 @@ impl Work<'_> {
             edited_at: None,
             deleted_at: None,
         };
+        self.change(message.clone())?;
         Ok(Outcome::Message { op: MessageOp::Added, at: next.at, message })
     }
 
-    /// The message that an `add` repeats. The memory says where it may be; the row decides, so that neither
+    fn change(&mut self, message: Message) -> Result<(), Stop> {
+        journal::check(&message)?;
+        self.changed.insert(message.id, message);
+        Ok(())
+    }
+
+    /// A message as it is now.
+    fn find(&self, id: MessageId) -> rusqlite::Result<Option<Message>> {
+        if let Some(changed) = self.changed.get(&id) {
+            return Ok(Some(changed.clone()));
+        }
+        let unplaced = self.overlay.read().room(id.split_own().0).and_then(|room| room.message(id).cloned());
+        match unplaced {
+            None => self.transaction.prepare_cached(FIND)?.query_row([id.0], row::message).optional(),
+            found => Ok(found),
+        }
+    }
+
+    /// The message that an `add` repeats. The memory says where it may be; the message decides, so that neither
     /// colliding hashes nor a purge make a wrong answer.
     fn first_use(
         &self,
@@ -310,9 +367,9 @@ impl Work<'_> {
     ) -> Result<Option<Outcome>, Stop> {
         let Some(pos) = locked.memory.place(key, locked.now.head.last_seq) else { return Ok(None) };
         let Some(message) = MessageId::own(command.room, pos) else { return Ok(None) };
-        let mut find = self.transaction.prepare_cached(FIND_ADD)?;
-        let there = find.exists(params![message.0, command.user.as_str(), client_id.as_str()])?;
-        Ok(there.then_some(Outcome::Duplicate { message, pos }))
+        let found = self.find(message)?;
+        let is_it = |found: Message| found.sender == command.user && found.client_id.as_ref() == Some(client_id);
+        Ok(found.is_some_and(is_it).then_some(Outcome::Duplicate { message, pos }))
     }
 
     /// A message of the room that has not been deleted.
@@ -320,8 +377,7 @@ impl Work<'_> {
         if id.split_own().0 != room {
             return Err(Code::NoSuchMessage.into());
         }
-        let mut find = self.transaction.prepare_cached(FIND)?;
-        let message = find.query_row([id.0], row::message).optional()?.ok_or(Code::NoSuchMessage)?;
+        let message = self.find(id)?.ok_or(Code::NoSuchMessage)?;
         if message.body.is_none() { Err(Code::MessageDeleted.into()) } else { Ok(message) }
     }
 

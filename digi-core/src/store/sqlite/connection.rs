@@ -5,15 +5,18 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use rusqlite::limits::Limit;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
+use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::spawn_blocking;
 
 use super::error::store_error;
 use super::in_use::InUse;
 use super::options::SqliteOptions;
+use super::overlay::{self, Overlay};
+use super::place::{PAUSE, Sweep};
 use crate::store::StoreError;
 use crate::store::recent::Recent;
 
@@ -31,41 +34,92 @@ const CHECKPOINT_PAGES: u32 = 4_096;
 pub(super) struct Writer {
     pub(super) connection: Connection,
     pub(super) recent: Recent,
+    pub(super) overlay: Arc<RwLock<Overlay>>,
+    pub(super) sweep: Sweep,
     /// Dropped after the connection.
     _file: Arc<InUse>,
 }
 
 type Job = Box<dyn FnOnce(&mut Writer) + Send>;
 
+impl Writer {
+    pub(super) fn open(
+        path: &Path,
+        options: &SqliteOptions,
+        file: Arc<InUse>,
+        overlay: Arc<RwLock<Overlay>>,
+    ) -> Result<Self, StoreError> {
+        let connection = open_for_writing(path, options)?;
+        Ok(Self { connection, recent: Recent::new(), overlay, sweep: Sweep::default(), _file: file })
+    }
+
+    /// Carries out jobs until there can be no more, and places what they leave in the journal.
+    fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
+        loop {
+            let job = match jobs.try_recv() {
+                Err(TryRecvError::Empty) if self.has_unplaced() => {
+                    let since = Instant::now();
+                    // Whoever sends a job unparks.
+                    thread::park_timeout(PAUSE);
+                    if since.elapsed() >= PAUSE {
+                        self.note(|writer| writer.place_piece());
+                    }
+                    continue;
+                }
+                Err(TryRecvError::Empty) => jobs.blocking_recv(),
+                job => job.ok(),
+            };
+            let Some(job) = job else { break };
+            job(&mut self);
+            self.note(Self::place_due);
+        }
+        self.note(Self::place_all);
+    }
+
+    /// Takes in what others have left in the journal.
+    pub(super) fn look(&mut self) -> Result<(), StoreError> {
+        overlay::snapshot(&self.connection, &self.overlay, |_| ()).map(drop).map_err(store_error)
+    }
+
+    /// What cannot be placed now stays in the journal, safe, and is tried again.
+    fn note(&mut self, place: impl FnOnce(&mut Self) -> rusqlite::Result<()>) {
+        if let Err(error) = place(self) {
+            tracing::debug!(%error, "the journal could not be placed");
+        }
+    }
+}
+
 /// The way to the writer's thread. Dropping it runs what is queued, and waits for the connection to be closed.
 pub(super) struct WriterHandle {
     queue: mpsc::Sender<Job>,
     /// Dropped after the queue: its end is what ends the thread.
-    _thread: JoinOnDrop,
+    thread: JoinOnDrop,
 }
 
 struct JoinOnDrop(Option<JoinHandle<()>>);
 
 impl Drop for JoinOnDrop {
     fn drop(&mut self) {
-        if self.0.take().is_some_and(|thread| thread.join().is_err()) {
+        let Some(thread) = self.0.take() else { return };
+        thread.thread().unpark();
+        if thread.join().is_err() {
             tracing::error!("the store's writer thread had panicked");
         }
     }
 }
 
 impl WriterHandle {
-    pub(super) fn open(path: &Path, options: &SqliteOptions, file: Arc<InUse>) -> Result<Self, StoreError> {
-        let connection = open_for_writing(path, options)?;
-        let mut writer = Writer { connection, recent: Recent::new(), _file: file };
-        let (queue, mut jobs) = mpsc::channel::<Job>(QUEUE);
-        let thread = thread::Builder::new().name("digi-sqlite".into()).spawn(move || {
-            while let Some(job) = jobs.blocking_recv() {
-                job(&mut writer);
-            }
-        });
+    pub(super) fn open(
+        path: &Path,
+        options: &SqliteOptions,
+        file: Arc<InUse>,
+        overlay: Arc<RwLock<Overlay>>,
+    ) -> Result<Self, StoreError> {
+        let writer = Writer::open(path, options, file, overlay)?;
+        let (queue, jobs) = mpsc::channel::<Job>(QUEUE);
+        let thread = thread::Builder::new().name("digi-sqlite".into()).spawn(move || writer.run(jobs));
         let thread = thread.map_err(|error| StoreError::Unavailable(format!("no thread for the store: {error}")))?;
-        Ok(Self { queue, _thread: JoinOnDrop(Some(thread)) })
+        Ok(Self { queue, thread: JoinOnDrop(Some(thread)) })
     }
 
     /// Runs a job on the writer's thread.
@@ -80,6 +134,9 @@ impl WriterHandle {
         });
         let gone = |_| StoreError::Unavailable("the store's writer thread has ended".into());
         self.queue.send(job).await.map_err(gone)?;
+        if let Some(thread) = &self.thread.0 {
+            thread.thread().unpark();
+        }
         // The thread ends before an answer only by a panic, somewhere before or after the commit.
         let lost = |_| StoreError::Unknown("the store's writer thread has ended".into());
         answered.await.map_err(lost)?
@@ -89,6 +146,7 @@ impl WriterHandle {
 /// The connections for reading. A read waits until one is free.
 pub(super) struct Readers {
     idle: Mutex<Vec<Connection>>,
+    overlay: Arc<RwLock<Overlay>>,
     free: Arc<Semaphore>,
     /// Dropped after the connections.
     _file: Arc<InUse>,
@@ -109,26 +167,32 @@ impl Drop for Loan {
 
 impl Readers {
     /// All are opened at once, so that all have the same file open even if its name is given to another later.
-    pub(super) fn open(path: &Path, options: &SqliteOptions, file: Arc<InUse>) -> Result<Self, StoreError> {
+    pub(super) fn open(
+        path: &Path,
+        options: &SqliteOptions,
+        file: Arc<InUse>,
+        overlay: Arc<RwLock<Overlay>>,
+    ) -> Result<Self, StoreError> {
         let count = options.readers.max(1);
         let idle: Result<Vec<_>, _> = (0..count).map(|_| open_for_reading(path, options)).collect();
-        Ok(Self { idle: Mutex::new(idle?), free: Arc::new(Semaphore::new(count)), _file: file })
+        Ok(Self { idle: Mutex::new(idle?), overlay, free: Arc::new(Semaphore::new(count)), _file: file })
     }
 
-    /// Runs a read inside one snapshot.
-    pub(super) async fn run<T: Send + 'static>(
+    /// Runs a read inside one snapshot, with what it takes out of the overlay as of the same moment.
+    pub(super) async fn run<P, T: Send + 'static>(
         self: &Arc<Self>,
-        read: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+        take: impl Fn(&Overlay) -> P + Send + 'static,
+        read: impl FnOnce(&Connection, P) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
         let gone = || StoreError::Unavailable("the store's readers have ended".into());
         let permit = Arc::clone(&self.free).acquire_owned().await.map_err(|_| gone())?;
         let readers = Arc::clone(self);
         let work = spawn_blocking(move || {
             let connection = readers.idle.lock().pop();
-            let mut loan = Loan { connection, readers, _permit: permit };
-            let connection = loan.connection.as_mut().ok_or_else(gone)?;
-            let snapshot = connection.transaction().map_err(store_error)?;
-            read(&snapshot).map_err(store_error)
+            let loan = Loan { connection, readers, _permit: permit };
+            let connection = loan.connection.as_ref().ok_or_else(gone)?;
+            let (snapshot, taken) = overlay::snapshot(connection, &loan.readers.overlay, take).map_err(store_error)?;
+            read(&snapshot, taken).map_err(store_error)
         });
         work.await.map_err(|error| StoreError::Unavailable(format!("a read was ended: {error}")))?
     }
@@ -148,7 +212,7 @@ fn open_for_writing(path: &Path, options: &SqliteOptions) -> Result<Connection, 
     Ok(connection)
 }
 
-fn open_for_reading(path: &Path, options: &SqliteOptions) -> Result<Connection, StoreError> {
+pub(super) fn open_for_reading(path: &Path, options: &SqliteOptions) -> Result<Connection, StoreError> {
     let connection = open(path, options)?;
     set(&connection, "query_only", "ON")?;
     Ok(connection)

@@ -1,13 +1,15 @@
 //! What is read: each answer out of one snapshot, the head first.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension};
 
 use super::apply::find_role;
+use super::overlay::Unplaced;
 use super::row::{self, HEAD, StoredHead, id_range, kind, message_columns, sql};
 use crate::id::{MessageId, RoomId, Seq, UserKey};
-use crate::store::model::{Change, ChangeRow, Changes, Head, History, MemberAnswer, MemberOp, Membership};
+use crate::store::model::{Change, ChangeRow, Changes, Head, History, MemberAnswer, MemberOp, Membership, Message};
 
 const LOG: &str = "SELECT seq, kind, message_id, user_key FROM digi_change \
                    WHERE room_id = ?1 AND seq > ?2 AND seq <= ?3 ORDER BY seq";
@@ -20,16 +22,29 @@ const NEWEST: &str =
 /// An answer, or none when there is no such room.
 type Answer<T> = rusqlite::Result<Option<T>>;
 
-/// See [`Store::member`](crate::store::Store::member).
-pub(super) fn member(connection: &Connection, room: RoomId, user: &UserKey) -> Answer<MemberAnswer> {
-    let Some(StoredHead { head, .. }) = head(connection, room)? else { return Ok(None) };
+/// See [`Store::member`](crate::store::Store::member). `unplaced` is the room's head, here as everywhere if the overlay
+/// has one.
+pub(super) fn member(
+    connection: &Connection,
+    unplaced: Option<StoredHead>,
+    room: RoomId,
+    user: &UserKey,
+) -> Answer<MemberAnswer> {
+    let Some(StoredHead { head, .. }) = head(connection, unplaced, room)? else { return Ok(None) };
     let membership = find_role(connection, room, user)?.map(|role| Membership { role });
     Ok(Some(MemberAnswer { membership, head }))
 }
 
 /// See [`Store::changes`](crate::store::Store::changes).
-pub(super) fn changes(connection: &Connection, room: RoomId, after: Seq, limit: u64) -> Answer<Changes> {
-    let Some(StoredHead { head, floor, .. }) = head(connection, room)? else { return Ok(None) };
+pub(super) fn changes(
+    connection: &Connection,
+    unplaced: Option<Arc<Unplaced>>,
+    room: RoomId,
+    after: Seq,
+    limit: u64,
+) -> Answer<Changes> {
+    let unplaced = unplaced.unwrap_or_default();
+    let Some(StoredHead { head, floor, .. }) = head(connection, unplaced.head(), room)? else { return Ok(None) };
     let through = Seq(after.0.saturating_add(limit)).min(head.last_seq);
     let mut rows = Vec::new();
     if after < through {
@@ -51,17 +66,19 @@ pub(super) fn changes(connection: &Connection, room: RoomId, after: Seq, limit: 
         }
         let (first, last) = id_range(room, after.next(), through);
         let mut between = connection.prepare_cached(BETWEEN)?;
-        for message in between.query_map([first, last], row::message)? {
-            let message = message?;
+        let placed = between.query_map([first, last], row::message)?;
+        for message in with(placed, &unplaced, (first, last))? {
             let seq = last_change.remove(&message.id).unwrap_or(message.pos);
             rows.push(ChangeRow { seq, change: Change::Message(message) });
         }
         // What is left was added before; when it was purged since, there is nothing to tell.
         let mut one = connection.prepare_cached(ONE)?;
         for (id, seq) in last_change {
-            for message in one.query_map([id.0], row::message)? {
-                rows.push(ChangeRow { seq, change: Change::Message(message?) });
-            }
+            let message = match unplaced.message(id) {
+                Some(message) => Some(message.clone()),
+                None => one.query_row([id.0], row::message).optional()?,
+            };
+            rows.extend(message.map(|message| ChangeRow { seq, change: Change::Message(message) }));
         }
         rows.sort_unstable_by_key(|row| row.seq);
     }
@@ -69,30 +86,63 @@ pub(super) fn changes(connection: &Connection, room: RoomId, after: Seq, limit: 
 }
 
 /// See [`Store::history`](crate::store::Store::history).
-pub(super) fn history(connection: &Connection, room: RoomId, before: Option<Seq>, limit: u32) -> Answer<History> {
-    let Some(StoredHead { head, .. }) = head(connection, room)? else { return Ok(None) };
+pub(super) fn history(
+    connection: &Connection,
+    unplaced: Option<Arc<Unplaced>>,
+    room: RoomId,
+    before: Option<Seq>,
+    limit: u32,
+) -> Answer<History> {
+    let unplaced = unplaced.unwrap_or_default();
+    let Some(StoredHead { head, .. }) = head(connection, unplaced.head(), room)? else { return Ok(None) };
     let last = before.map_or(u64::MAX, |before| before.0.saturating_sub(1));
     let (first, last) = id_range(room, Seq(1), Seq(last));
-    let mut newest = connection.prepare_cached(NEWEST)?;
-    let messages = newest.query_map([first, last, limit.into()], row::message)?;
-    let mut messages = messages.collect::<rusqlite::Result<Vec<_>>>()?;
-    messages.reverse();
+    let mut placed = connection.prepare_cached(NEWEST)?;
+    let placed = placed.query_map([first, last, limit.into()], row::message)?;
+    let mut messages = with(placed, &unplaced, (first, last))?;
+    // Of the table's and the overlay's newest, the newest.
+    messages.drain(..messages.len().saturating_sub(limit as usize));
     Ok(Some(History { head, messages }))
 }
 
-/// See [`Store::heads`](crate::store::Store::heads).
-pub(super) fn heads(connection: &Connection, rooms: &[RoomId]) -> rusqlite::Result<Vec<(RoomId, Head)>> {
+/// See [`Store::heads`](crate::store::Store::heads). `unplaced` has one for each of the rooms.
+pub(super) fn heads(
+    connection: &Connection,
+    rooms: &[RoomId],
+    unplaced: Vec<Option<StoredHead>>,
+) -> rusqlite::Result<Vec<(RoomId, Head)>> {
     let mut statement = connection.prepare_cached(HEAD)?;
     let mut heads = Vec::with_capacity(rooms.len());
-    for room in rooms {
-        if let Some(stored) = StoredHead::read(&mut statement, *room)? {
-            heads.push((*room, stored.head));
-        }
+    for (room, unplaced) in rooms.iter().zip(unplaced) {
+        let stored = match unplaced {
+            None => StoredHead::read(&mut statement, *room)?,
+            found => found,
+        };
+        heads.extend(stored.map(|stored| (*room, stored.head)));
     }
     Ok(heads)
 }
 
-fn head(connection: &Connection, room: RoomId) -> Answer<StoredHead> {
-    let mut statement = connection.prepare_cached(HEAD)?;
-    StoredHead::read(&mut statement, room)
+fn head(connection: &Connection, unplaced: Option<StoredHead>, room: RoomId) -> Answer<StoredHead> {
+    match unplaced {
+        None => StoredHead::read(&mut *connection.prepare_cached(HEAD)?, room),
+        found => Ok(found),
+    }
+}
+
+/// Messages out of the table, and those of the overlay in that range, which are the later state, in order.
+fn with(
+    placed: impl Iterator<Item = rusqlite::Result<Message>>,
+    unplaced: &Unplaced,
+    range: (i64, i64),
+) -> rusqlite::Result<Vec<Message>> {
+    let mut messages: BTreeMap<MessageId, Message> = BTreeMap::new();
+    for message in placed {
+        let message = message?;
+        messages.insert(message.id, message);
+    }
+    for message in unplaced.between(range) {
+        messages.insert(message.id, message.clone());
+    }
+    Ok(messages.into_values().collect())
 }

@@ -2,8 +2,12 @@
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
-use super::apply::{prepare_set_head, raise_above, write_head};
+use super::apply::{commit, find_head, prepare_set_head, raise_above, write_head};
+use super::connection::Writer;
 use super::error::store_error;
+use super::journal::Entry;
+use super::overlay;
+use super::place;
 use super::row::{HEAD, StoredHead, id_range, sql};
 use crate::id::{Cursor, MessageId, Millis, RoomId, Seq};
 use crate::store::StoreError;
@@ -49,36 +53,55 @@ fn insert(transaction: &Transaction<'_>, id: i64, room: &NewRoom, now: Millis) -
 }
 
 /// See [`Store::raise_epoch`](crate::store::Store::raise_epoch).
-pub(super) fn raise(connection: &mut Connection, room: RoomId, seen: Cursor, now: Millis) -> Result<Head, StoreError> {
+pub(super) fn raise(writer: &mut Writer, room: RoomId, seen: Cursor, now: Millis) -> Result<Head, StoreError> {
+    let Writer { connection, overlay, .. } = writer;
     let transaction = begin(connection)?;
-    let stored = locked_head(&transaction, room)?;
+    let extent = overlay::catch_up(&transaction, overlay).map_err(store_error)?;
+    let stored = find_head(&transaction, overlay, room).map_err(store_error)?.ok_or(StoreError::NoSuchRoom(room))?;
     let mut to = stored;
     raise_above(&mut to, seen, now);
     if to != stored {
-        set_head(&transaction, room, &to).map_err(store_error)?;
-        transaction.commit().map_err(store_error)?;
+        sql(to.head.epoch.0).map_err(store_error)?;
+        let entry = Entry { heads: vec![(room, to)], messages: Vec::new() };
+        commit(transaction, overlay, extent, entry).map_err(store_error)?;
     }
     Ok(to.head)
 }
 
 /// See [`Store::raise_all`](crate::store::Store::raise_all).
-pub(super) fn raise_all(connection: &mut Connection, now: Millis) -> Result<(), StoreError> {
-    let raise = |now| connection.execute("UPDATE digi_head SET epoch = max(epoch + 1, ?1), floor = last_seq", [now]);
-    sql(now.0).and_then(raise).map_err(store_error)?;
-    Ok(())
+pub(super) fn raise_all(writer: &mut Writer, now: Millis) -> Result<(), StoreError> {
+    let raise = |transaction: &Transaction<'_>| {
+        transaction.execute("UPDATE digi_head SET epoch = max(epoch + 1, ?1), floor = last_seq", [sql(now.0)?])
+    };
+    in_tables(writer, |transaction| raise(transaction).map(drop).map_err(store_error))
 }
 
 /// See [`Store::purge`](crate::store::Store::purge).
-pub(super) fn purge(connection: &mut Connection, room: RoomId, before: Millis) -> Result<u64, StoreError> {
+pub(super) fn purge(writer: &mut Writer, room: RoomId, before: Millis) -> Result<u64, StoreError> {
+    in_tables(writer, |transaction| {
+        let mut stored = locked_head(transaction, room)?;
+        let (removed, last) = remove(transaction, room, before).map_err(store_error)?;
+        if let Some(last) = last {
+            stored.floor = stored.floor.max(last);
+            set_head(transaction, room, &stored).map_err(store_error)?;
+        }
+        Ok(removed)
+    })
+}
+
+/// Changes the tables themselves, where for the moment everything is.
+fn in_tables<T>(
+    writer: &mut Writer,
+    change: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    let Writer { connection, overlay, .. } = writer;
     let transaction = begin(connection)?;
-    let mut stored = locked_head(&transaction, room)?;
-    let (removed, last) = remove(&transaction, room, before).map_err(store_error)?;
-    if let Some(last) = last {
-        stored.floor = stored.floor.max(last);
-        set_head(&transaction, room, &stored).map_err(store_error)?;
-        transaction.commit().map_err(store_error)?;
-    }
-    Ok(removed)
+    overlay::catch_up(&transaction, overlay).map_err(store_error)?;
+    let placed = place::settle(&transaction, &overlay.read()).map_err(store_error)?;
+    let changed = change(&transaction)?;
+    transaction.commit().map_err(store_error)?;
+    overlay.write().trimmed(placed);
+    Ok(changed)
 }
 
 /// Removes messages and the log up to the last of them; how many they were and where that was.

@@ -7,7 +7,11 @@ use crate::store::StoreError;
 
 /// What leads from each version to the next; the first makes version 1 out of an empty file. A script that has been
 /// released is never changed.
-pub const SCRIPTS: &[&str] = &[include_str!("../schema/sqlite/0001.sql"), include_str!("../schema/sqlite/0002.sql")];
+pub const SCRIPTS: &[&str] = &[
+    include_str!("../schema/sqlite/0001.sql"),
+    include_str!("../schema/sqlite/0002.sql"),
+    include_str!("../schema/sqlite/0003.sql"),
+];
 
 /// Applies what is missing. `PRAGMA user_version` says how many scripts have been applied.
 pub(super) fn migrate(connection: &mut Connection) -> Result<(), StoreError> {

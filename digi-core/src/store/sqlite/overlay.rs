@@ -1,0 +1,225 @@
+//! What stands in the journal and not yet in the tables, in memory.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::{Bound, RangeInclusive};
+use std::sync::Arc;
+use std::time::Instant;
+
+use parking_lot::RwLock;
+use rusqlite::{Connection, Result, Transaction};
+
+use super::journal::{self, Entry, Extent, size};
+use super::row::StoredHead;
+use crate::id::{MessageId, RoomId};
+use crate::store::model::Message;
+
+/// A room with so many messages here is placed without waiting for others: its run is long enough, and a reader's copy
+/// short enough.
+const FULL: usize = 1_024;
+
+/// All that is not placed.
+pub(super) struct Overlay {
+    /// What of the journal is in here.
+    extent: Extent,
+    rooms: BTreeMap<RoomId, Arc<Unplaced>>,
+    full: VecDeque<RoomId>,
+    messages: usize,
+    bytes: usize,
+    /// When it last had nothing older than now.
+    since: Instant,
+}
+
+/// What is not placed of one room.
+#[derive(Clone, Default)]
+pub(super) struct Unplaced {
+    /// With the number of its entry.
+    head: Option<(i64, StoredHead)>,
+    messages: BTreeMap<MessageId, (i64, Message)>,
+    oldest: i64,
+}
+
+impl Unplaced {
+    pub(super) fn head(&self) -> Option<StoredHead> {
+        self.head.map(|(_, head)| head)
+    }
+
+    /// No entry of it has a lower number.
+    pub(super) fn oldest(&self) -> i64 {
+        self.oldest
+    }
+
+    pub(super) fn message(&self, id: MessageId) -> Option<&Message> {
+        self.messages.get(&id).map(|(_, message)| message)
+    }
+
+    pub(super) fn messages(&self) -> impl Iterator<Item = &Message> {
+        self.messages.values().map(|(_, message)| message)
+    }
+
+    /// Those whose ids lie between two, in order.
+    pub(super) fn between(&self, (first, last): (i64, i64)) -> impl DoubleEndedIterator<Item = &Message> {
+        let range: RangeInclusive<_> = MessageId(first)..=MessageId(last.max(first));
+        let found = (first <= last).then(|| self.messages.range(range));
+        found.into_iter().flatten().map(|(_, (_, message))| message)
+    }
+}
+
+impl Overlay {
+    pub(super) fn new() -> Self {
+        Self {
+            extent: Extent { placed: 0, last: 0 },
+            rooms: BTreeMap::new(),
+            full: VecDeque::new(),
+            messages: 0,
+            bytes: 0,
+            since: Instant::now(),
+        }
+    }
+
+    pub(super) fn room(&self, room: RoomId) -> Option<&Arc<Unplaced>> {
+        self.rooms.get(&room)
+    }
+
+    /// All of them, in the order of their ids.
+    pub(super) fn rooms(&self) -> impl Iterator<Item = (RoomId, &Unplaced)> {
+        self.rooms.iter().map(|(id, room)| (*id, &**room))
+    }
+
+    pub(super) fn head(&self, room: RoomId) -> Option<StoredHead> {
+        self.rooms.get(&room)?.head()
+    }
+
+    pub(super) fn messages(&self) -> usize {
+        self.messages
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(super) fn since(&self) -> Instant {
+        self.since
+    }
+
+    pub(super) fn extent(&self) -> Extent {
+        self.extent
+    }
+
+    /// The room that has waited to be placed for longest among those with many messages.
+    pub(super) fn next_full(&mut self) -> Option<RoomId> {
+        std::iter::from_fn(|| self.full.pop_front()).find(|room| self.rooms.contains_key(room))
+    }
+
+    /// The next room, in the order of their ids.
+    pub(super) fn next_after(&self, room: Option<RoomId>) -> Option<RoomId> {
+        let from = room.map_or(Bound::Unbounded, Bound::Excluded);
+        self.rooms.range((from, Bound::Unbounded)).next().map(|(room, _)| *room)
+    }
+
+    /// Takes in an entry. One that is in here already changes nothing.
+    pub(super) fn put(&mut self, n: i64, entry: Entry) {
+        if self.rooms.is_empty() {
+            self.since = Instant::now();
+        }
+        let new = || Arc::new(Unplaced { oldest: n, ..Unplaced::default() });
+        for (room, head) in entry.heads {
+            let room = Arc::make_mut(self.rooms.entry(room).or_insert_with(new));
+            room.head = Some((n, head));
+        }
+        for message in entry.messages {
+            let id = message.room;
+            let room = Arc::make_mut(self.rooms.entry(id).or_insert_with(new));
+            self.bytes += size(&message);
+            self.messages += 1;
+            if let Some((_, before)) = room.messages.insert(message.id, (n, message)) {
+                self.bytes -= size(&before);
+                self.messages -= 1;
+            } else if room.messages.len() == FULL {
+                self.full.push_back(id);
+            }
+        }
+        self.extent.last = self.extent.last.max(n);
+    }
+
+    /// What a room had up to a number has been placed.
+    pub(super) fn forget(&mut self, id: RoomId, through: i64) {
+        let Some(room) = self.rooms.get_mut(&id) else { return };
+        let room = Arc::make_mut(room);
+        let (mut messages, mut bytes) = (0, 0);
+        room.messages.retain(|_, (n, message)| {
+            let stays = *n > through;
+            if !stays {
+                messages += 1;
+                bytes += size(message);
+            }
+            stays
+        });
+        room.head = room.head.filter(|(n, _)| *n > through);
+        room.oldest = room.oldest.max(through + 1);
+        if room.head.is_none() && room.messages.is_empty() {
+            self.rooms.remove(&id);
+        }
+        self.messages -= messages;
+        self.bytes -= bytes;
+    }
+
+    /// The journal has been removed up to there.
+    pub(super) fn trimmed(&mut self, placed: i64) {
+        if placed > self.extent.placed {
+            let rooms: Vec<_> = self.rooms.keys().copied().collect();
+            for room in rooms {
+                self.forget(room, placed);
+            }
+            self.extent.placed = placed;
+            self.extent.last = self.extent.last.max(placed);
+            self.since = Instant::now();
+        }
+    }
+
+    /// Takes in what others have appended or placed since, as a snapshot shows it.
+    fn catch_up(&mut self, connection: &Connection, extent: Extent) -> Result<()> {
+        self.trimmed(extent.placed);
+        if self.extent.last < extent.last {
+            journal::read_after(connection, self.extent.last, |n, entry| self.put(n, entry))?;
+            self.extent.last = extent.last;
+        }
+        Ok(())
+    }
+}
+
+/// Begins a snapshot and takes out of the overlay what it lacks, both as of one moment. The lock is held while two numbers
+/// are read, so that the two cannot part.
+pub(super) fn snapshot<'c, T>(
+    connection: &'c Connection,
+    overlay: &RwLock<Overlay>,
+    take: impl Fn(&Overlay) -> T,
+) -> Result<(Transaction<'c>, T)> {
+    loop {
+        let snapshot = connection.unchecked_transaction()?;
+        // The snapshot begins with its first read. As nothing can leave the overlay meanwhile, it has whatever the
+        // overlay has lost before.
+        let known = overlay.read();
+        let extent = Extent::read(&snapshot)?;
+        if known.extent == extent {
+            let taken = take(&known);
+            drop(known);
+            return Ok((snapshot, taken));
+        }
+        drop(known);
+        // Another process has written, or the writer is between its commit and the overlay. What is placed meanwhile is
+        // neither in this snapshot nor in the overlay, so another snapshot is needed.
+        let mut known = overlay.write();
+        if known.extent.last <= extent.last && known.extent.placed <= extent.placed {
+            known.catch_up(&snapshot, extent)?;
+        }
+    }
+}
+
+/// Brings the overlay up to a transaction that writes, and so up to everything that is committed.
+pub(super) fn catch_up(transaction: &Transaction<'_>, overlay: &RwLock<Overlay>) -> Result<Extent> {
+    let extent = Extent::read(transaction)?;
+    if overlay.read().extent != extent {
+        overlay.write().catch_up(transaction, extent)?;
+    }
+    Ok(extent)
+}
