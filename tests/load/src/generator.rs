@@ -168,7 +168,10 @@ impl Generator {
                 Phase::WarmUp if now >= start + WARM_UP && (deliveries >= first || now >= start + FIRST) => {
                     phase = Phase::Measuring { since: now, cpu: peer.cpu()?, own_cpu: cpu_of("self")?, deliveries };
                 }
-                Phase::Measuring { since, cpu, own_cpu, deliveries: before } if now >= since + measure => {
+                // A measurement in which nothing came, because the disk stood still, is none.
+                Phase::Measuring { since, cpu, own_cpu, deliveries: before }
+                    if now >= since + measure && (deliveries > before || now >= since + FIRST) =>
+                {
                     round.elapsed = now - since;
                     round.count = deliveries - before;
                     round.cpu = peer.cpu()?.saturating_sub(cpu);
