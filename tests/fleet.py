@@ -180,6 +180,9 @@ class Person:
         if kind in ("add", "edit", "delete"):
             self._change(frame)
         elif kind == "resumed":
+            if self.cursor is None:
+                # Others were faster: what they said before is not shown.
+                self.oldest = int(frame["cursor"].partition(".")[2]) + 1
             self._go_live(frame["cursor"])
             tasks.create_task(self._resend(socket))
         elif kind == "reset":

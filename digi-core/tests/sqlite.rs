@@ -354,16 +354,14 @@ async fn the_change_marker_shows_what_others_wrote() {
     let path = dir.path().join("chat.db");
     let (mine, theirs) = (open(&path).await, open(&path).await);
     let room = room(&mine, 1).await;
-    let mut marker = mine.change_marker().await.unwrap().unwrap();
     for n in 0..5 {
         mine.apply(&batch(vec![add(room, &format!("mine {n}"), "text")])).await.unwrap();
         mine.history(room, None, 10).await.unwrap();
         theirs.history(room, None, 10).await.unwrap();
-        marker = mine.change_marker().await.unwrap().unwrap();
+        // It may change without that, because the others place what is in the journal.
+        let marker = mine.change_marker().await.unwrap().unwrap();
         theirs.apply(&batch(vec![add(room, &format!("theirs {n}"), "text")])).await.unwrap();
-        let next = mine.change_marker().await.unwrap().unwrap();
-        assert_ne!(next, marker);
-        marker = next;
+        assert_ne!(mine.change_marker().await.unwrap(), Some(marker));
     }
 }
 

@@ -201,7 +201,7 @@ fn every_process_sees_the_same_at_any_time() {
         let mut random = Rng::with_seed(seed);
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("chat.db");
-        let mut processes = vec![Process::open(&path), Process::open(&path)];
+        let mut processes = [Process::open(&path), Process::open(&path)];
         let ids = rooms(&mut processes[0], 5);
         let mut texts = Vec::new();
         for step in 0..100 {
