@@ -57,8 +57,8 @@ def _refuse_unplaced(cursor: CursorWrapper) -> None:
         cursor.execute("SELECT EXISTS (SELECT 1 FROM digi_journal)")
         if cursor.fetchone() == (1,):
             raise ConfigError(
-                "a native store has the file open, or was killed and has left messages in its journal: a file is written "
-                "to natively or through Django, not both at once; opened and closed once with the native store "
+                "a native store has the file open, or was killed and has left messages in its journal: a file is "
+                "written to natively or through Django, not both at once; opened and closed once with the native store "
                 "(`sqlite:path`), it has everything in its tables",
                 code="schema",
                 number=163,
