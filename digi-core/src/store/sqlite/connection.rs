@@ -55,14 +55,17 @@ impl Writer {
 
     /// Carries out jobs until there can be no more, and places what they leave in the journal.
     fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
+        // When the journal last grew, or could not be placed. Questions, of which there are always some, don't count.
+        let mut since = Instant::now();
         loop {
             let job = match jobs.try_recv() {
                 Err(TryRecvError::Empty) if self.has_unplaced() => {
-                    let since = Instant::now();
-                    // Whoever sends a job unparks.
-                    thread::park_timeout(PAUSE);
-                    if since.elapsed() >= PAUSE {
-                        self.note(|writer| writer.place_piece());
+                    let rest = PAUSE.saturating_sub(since.elapsed());
+                    if !rest.is_zero() {
+                        // Whoever sends a job unparks.
+                        thread::park_timeout(rest);
+                    } else if !self.note(Self::place_piece) {
+                        since = Instant::now();
                     }
                     continue;
                 }
@@ -70,7 +73,11 @@ impl Writer {
                 job => job.ok(),
             };
             let Some(job) = job else { break };
+            let before = self.overlay.read().extent().last;
             job(&mut self);
+            if self.overlay.read().extent().last != before {
+                since = Instant::now();
+            }
             self.note(Self::place_due);
         }
         self.note(Self::place_all);
@@ -81,11 +88,13 @@ impl Writer {
         overlay::snapshot(&self.connection, &self.overlay, |_| ()).map(drop).map_err(store_error)
     }
 
-    /// What cannot be placed now stays in the journal, safe, and is tried again.
-    fn note(&mut self, place: impl FnOnce(&mut Self) -> rusqlite::Result<()>) {
-        if let Err(error) = place(self) {
+    /// What cannot be placed now stays in the journal, safe, and is tried again. Whether it could.
+    fn note(&mut self, place: impl FnOnce(&mut Self) -> rusqlite::Result<()>) -> bool {
+        let placed = place(self);
+        if let Err(error) = &placed {
             tracing::debug!(%error, "the journal could not be placed");
         }
+        placed.is_ok()
     }
 }
 

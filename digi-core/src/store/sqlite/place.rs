@@ -87,9 +87,10 @@ impl Writer {
         self.piece(None)
     }
 
-    /// Places everything.
+    /// Places everything that is there now; others may go on writing.
     pub(super) fn place_all(&mut self) -> Result<()> {
-        while self.has_unplaced() {
+        let Extent { last, .. } = self.overlay.read().extent();
+        while self.overlay.read().extent().placed < last {
             self.place_piece()?;
         }
         Ok(())
