@@ -14,6 +14,7 @@ from websockets.exceptions import ConnectionClosed
 from asgi_servers import AsgiServer
 from chat_client import TIMEOUT, Client, Frame, connected
 from conftest import Process, Server
+from digi import Engine
 
 KILLS = 20
 WRITERS = ("alice", "alice", "bob", "bob")
@@ -124,6 +125,12 @@ def check(data: Path, copy: Path, acknowledged: dict[str, int]) -> int:
     """
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(data, copy)
+    with closing(sqlite3.connect(copy / "chat.db")) as database:
+        is_native = database.execute("SELECT 1 FROM sqlite_master WHERE name = 'digi_journal'").fetchall()
+    if is_native:
+        # What is in the journal comes into the tables.
+        with Engine("a secret of at least thirty-two bytes", f"sqlite:{copy / 'chat.db'}"):
+            pass
     with closing(sqlite3.connect(copy / "chat.db")) as database:
         assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         is_own = not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'project_post'").fetchall()

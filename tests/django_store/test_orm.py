@@ -86,7 +86,7 @@ def test_what_a_native_store_has_not_placed_is_not_passed_over(tmp_path: Path) -
         cursor.execute("INSERT INTO digi_journal (n, batch) VALUES (9, x'01')")
     connections["default"].close()
     with pytest.raises(digi.ConfigError, match="left messages in its journal"):
-        OrmStore().heads([1])
+        OrmStore().migrate()
 
 
 @pytest.mark.usefixtures("sqlite")
