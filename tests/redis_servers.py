@@ -43,24 +43,23 @@ class RedisServer:
             command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
             if self._password:
                 command += ["--requirepass", self._password]
-            self._process = subprocess.Popen(command, cwd=self._directory, stdout=subprocess.DEVNULL)
-            if self._comes_up(port):
+            log = self._directory / f"redis-{port}.log"
+            with log.open("wb") as stdout:
+                self._process = subprocess.Popen(command, cwd=self._directory, stdout=stdout)
+            if self._comes_up(log):
                 self.port = port
                 return
             # Somebody else took the port meanwhile.
         pytest.fail("redis-server does not start")
 
-    def _comes_up(self, port: int) -> bool:
+    def _comes_up(self, log: Path) -> bool:
+        """It says so itself: what answers on its port may be another server."""
         assert self._process is not None
         deadline = time.monotonic() + TIMEOUT
         while self._process.poll() is None and time.monotonic() < deadline:
-            try:
-                with socket.create_connection(("127.0.0.1", port), 1) as connection:
-                    connection.sendall(b"PING\r\n")
-                    if connection.recv(16):
-                        return True
-            except OSError:
-                time.sleep(0.02)
+            if b"Ready to accept connections" in log.read_bytes():
+                return True
+            time.sleep(0.02)
         self.kill()
         return False
 

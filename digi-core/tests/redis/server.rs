@@ -1,6 +1,7 @@
 //! Redis servers of a test's own.
 
 use std::collections::HashSet;
+use std::fs::File;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -10,27 +11,30 @@ use std::time::{Duration, Instant};
 use redis::{FromRedisValue, Value};
 use tempfile::TempDir;
 
+const LOG: &str = "redis.log";
+
 /// How long a server may take to come up, or a condition to come true.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A port that is free, and that no other test of this process gets.
+/// A port that is free, as are its [`tls_port`] and a cluster node's second one, 10000 higher. All three lie below those
+/// that the kernel gives to outgoing connections, so that a server that is restarted finds them free again.
 fn free_port() -> u16 {
     static GIVEN: LazyLock<Mutex<HashSet<u16>>> = LazyLock::new(Mutex::default);
     loop {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        // A cluster's node listens on its port plus 10000, too.
-        if port < 50_000
-            && TcpListener::bind(("127.0.0.1", port + 10_000)).is_ok()
-            && GIVEN.lock().unwrap().insert(port)
-        {
+        let port = fastrand::u16(10_000..15_000);
+        let free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
+        if free(port) && free(tls_port_of(port)) && free(port + 10_000) && GIVEN.lock().unwrap().insert(port) {
             return port;
         }
     }
 }
 
-/// Where it is taken, the server does not start, and another is tried.
+const fn tls_port_of(port: u16) -> u16 {
+    port + 5_000
+}
+
 pub(crate) fn tls_port(port: u16) -> String {
-    (port + 5_000).to_string()
+    tls_port_of(port).to_string()
 }
 
 /// A `redis-server`, ended when it is dropped.
@@ -69,7 +73,7 @@ impl RedisServer {
             let text = config.join("\n").replace("TLSPORT", &tls_port(port)).replace("PORT", &port.to_string()) + "\n";
             std::fs::write(dir.path().join("redis.conf"), text).unwrap();
             let mut child = spawn(dir.path(), &args);
-            if comes_up(port, &mut child) {
+            if comes_up(dir.path(), &mut child) {
                 return Self { port, args, dir, child };
             }
         }
@@ -100,7 +104,7 @@ impl RedisServer {
         let since = Instant::now();
         loop {
             self.child = spawn(self.dir.path(), &self.args);
-            if comes_up(self.port, &mut self.child) {
+            if comes_up(self.dir.path(), &mut self.child) {
                 return;
             }
             assert!(since.elapsed() < PATIENCE, "redis-server does not come back");
@@ -148,8 +152,9 @@ impl Drop for RedisServer {
 }
 
 fn spawn(dir: &Path, args: &[String]) -> Child {
+    let log = File::create(dir.join(LOG)).unwrap();
     let mut command = Command::new("redis-server");
-    command.args(args).current_dir(dir).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.args(args).current_dir(dir).stdin(Stdio::null()).stdout(log).stderr(Stdio::null());
     match command.spawn() {
         Ok(child) => child,
         Err(error) => {
@@ -158,17 +163,19 @@ fn spawn(dir: &Path, args: &[String]) -> Child {
     }
 }
 
-/// Waits for the port; false when the process has ended.
-fn comes_up(port: u16, child: &mut Child) -> bool {
+/// Waits until it says that it has all its ports; false when the process has ended. That one port answers is not
+/// enough: it may be another server's, and the next port may be taken.
+fn comes_up(dir: &Path, child: &mut Child) -> bool {
     let since = Instant::now();
     while since.elapsed() < PATIENCE {
         if child.try_wait().unwrap().is_some() {
             return false;
         }
-        if std::net::TcpStream::connect(("127.0.0.1", port)).is_ok() {
+        let log = std::fs::read_to_string(dir.join(LOG)).unwrap();
+        if log.contains("Ready to accept connections") || log.contains("Sentinel ID is") {
             return true;
         }
         std::thread::sleep(Duration::from_millis(5));
     }
-    panic!("redis-server is silent on port {port}");
+    panic!("redis-server does not say that it is ready");
 }
