@@ -3,13 +3,20 @@
 //! `docs/protocol.md` describes them for writers of clients. The classic frames stay valid; keys are only added.
 //! [`ClientFrame::parse`] reads what a client sent, [`Encoder`] writes what it gets.
 
+mod run;
+#[cfg(test)]
+mod tests;
+
 use std::borrow::Cow;
 use std::fmt;
+use std::io::Write as _;
 
 use bytes::Bytes;
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
+
+pub use run::Run;
 
 use crate::error::{Code, Error};
 use crate::id::{ClientId, Cursor, Millis, Seq};
@@ -304,19 +311,6 @@ impl Serialize for At {
     }
 }
 
-#[derive(Serialize)]
-struct ChangeFrame<'a> {
-    #[serde(rename = "type")]
-    kind: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    message: Option<&'a str>,
-    user: &'a str,
-    message_id: &'a str,
-    seq: u64,
-    pos: u64,
-    at: At,
-}
-
 /// The classic frame, of a message that has no number here.
 #[cfg(feature = "bridge")]
 #[derive(Serialize)]
@@ -393,6 +387,11 @@ struct ErrorFrame<'a> {
     client_id: Option<&'a str>,
 }
 
+/// Writing plain values into memory cannot fail.
+fn write_json(out: &mut Vec<u8>, value: &(impl Serialize + ?Sized)) {
+    let _ = serde_json::to_writer(out, value);
+}
+
 impl Encoder {
     /// An encoder that seals message ids with `keyring`.
     pub fn new(keyring: Keyring) -> Self {
@@ -407,25 +406,32 @@ impl Encoder {
     /// `add`, `edit` or `delete` for the change `seq` of a message.
     pub fn change(&self, op: MessageOp, seq: Seq, message: &Message) -> Frame {
         let (kind, at) = match op {
-            MessageOp::Added => ("add", message.created_at),
-            MessageOp::Edited => ("edit", message.edited_at.unwrap_or(message.created_at)),
-            MessageOp::Deleted => ("delete", message.deleted_at.unwrap_or(message.created_at)),
+            MessageOp::Added => (&b"{\"type\":\"add\""[..], message.created_at),
+            MessageOp::Edited => (&b"{\"type\":\"edit\""[..], message.edited_at.unwrap_or(message.created_at)),
+            MessageOp::Deleted => (&b"{\"type\":\"delete\""[..], message.deleted_at.unwrap_or(message.created_at)),
         };
         let message_id = self.keyring.seal(Kind::Message, message.id.get());
         let body = message.body.as_deref();
         let capacity = 160 + message_id.len() + message.sender_name.len() + body.map_or(0, str::len);
-        Frame::encode(
-            &ChangeFrame {
-                kind,
-                message: body,
-                user: &message.sender_name,
-                message_id: &message_id,
-                seq: seq.0,
-                pos: message.pos.0,
-                at: At(at),
-            },
-            capacity,
-        )
+        // By hand: every message comes through here, and this takes half the time.
+        let mut out = Vec::with_capacity(capacity);
+        out.extend_from_slice(kind);
+        if let Some(body) = body {
+            out.extend_from_slice(b",\"message\":");
+            write_json(&mut out, body);
+        }
+        out.extend_from_slice(b",\"user\":");
+        write_json(&mut out, &*message.sender_name);
+        out.extend_from_slice(b",\"message_id\":\"");
+        out.extend_from_slice(message_id.as_bytes());
+        out.extend_from_slice(b"\",\"seq\":");
+        write_json(&mut out, &seq.0);
+        out.extend_from_slice(b",\"pos\":");
+        write_json(&mut out, &message.pos.0);
+        out.extend_from_slice(b",\"at\":\"");
+        let _ = write!(out, "{}", at.rfc3339());
+        out.extend_from_slice(b"\"}");
+        Frame(out.into())
     }
 
     /// `add`, `edit` or `delete` of a message that a stock Channels worker has stored: without a number, and with its
@@ -503,6 +509,3 @@ impl Encoder {
         Frame::encode(&frame, 192)
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,4 +1,4 @@
-//! What sessions, writer and background tasks share, and how a consumer's and a room's outputs are carried out.
+//! What sessions, writer and background tasks share.
 //!
 //! Locks: a session's and a room's are held for pure work only, never across I/O and never one inside the other.
 
@@ -19,17 +19,17 @@ use super::registry::Registry;
 use super::session::SessionCore;
 use super::stats::Counters;
 use super::timers::Timers;
-use super::writer::{Asker, Job, Observer, WriterHandle};
-use crate::consumer::{Output, Rules, Ticket};
+use super::writer::{Observer, WriterHandle};
+use crate::consumer::Rules;
 use crate::error::{CloseCode, Code, Error};
 use crate::event::{Envelope, Event, Signal};
-use crate::frame::Frame;
+use crate::frame::Run;
 use crate::id::{Cursor, Millis, RoomId};
 use crate::layer::ChannelLayer;
 #[cfg(feature = "bridge")]
 use crate::layer::bridge::Bridge;
-use crate::room::{Deliver, JoinAnswer, Room, RoomOutput};
-use crate::store::model::{Head, LOG_WINDOW, MemberAnswer};
+use crate::room::{Deliver, Room, RoomOutput};
+use crate::store::model::Head;
 use crate::store::{Store, StoreError};
 
 const ROOM_SHARDS: usize = 64;
@@ -63,9 +63,9 @@ pub(super) struct Core {
     pub(super) compare: Arc<Notify>,
     rooms: [Mutex<HashMap<RoomId, LiveRoom>>; ROOM_SHARDS],
     /// Rooms whose epoch is being raised.
-    raising: Mutex<HashSet<RoomId>>,
+    pub(super) raising: Mutex<HashSet<RoomId>>,
     pub(super) observer: Option<Observer>,
-    runtime: Handle,
+    pub(super) runtime: Handle,
     clock: Clock,
     closing: AtomicBool,
     store_was_away: AtomicBool,
@@ -96,10 +96,10 @@ pub(super) struct Wakes {
 }
 
 impl Deliver<Arc<SessionCore>> for Wakes {
-    fn deliver(&mut self, to: &Arc<SessionCore>, frame: &Frame) -> bool {
+    fn deliver(&mut self, to: &Arc<SessionCore>, run: &Run) -> bool {
         use super::outbox::Push;
-        self.delivered += 1;
-        match to.outbox.push(frame.clone()) {
+        self.delivered += run.frames().len() as u64;
+        match to.outbox.push(run.clone()) {
             Push::First => {
                 self.sessions.push(to.clone());
                 true
@@ -185,7 +185,7 @@ impl Core {
         self.process != std::process::id()
     }
 
-    fn shard(&self, room: RoomId) -> &Mutex<HashMap<RoomId, LiveRoom>> {
+    pub(super) fn shard(&self, room: RoomId) -> &Mutex<HashMap<RoomId, LiveRoom>> {
         // Fibonacci hashing: consecutive ids spread over the shards.
         let spread = (room.0 as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 58;
         &self.rooms[spread as usize % ROOM_SHARDS]
@@ -227,53 +227,11 @@ impl Core {
         Some(result)
     }
 
-    fn outputs_of(&self, room: &mut LiveRoom) -> Vec<RoomOutput> {
+    pub(super) fn outputs_of(&self, room: &mut LiveRoom) -> Vec<RoomOutput> {
         if let Some(wakeup) = room.next_wakeup() {
             self.timers.plan(room.id(), wakeup);
         }
         std::iter::from_fn(|| room.poll_output()).collect()
-    }
-
-    fn carry_out_room(self: &Arc<Self>, id: RoomId, outputs: Vec<RoomOutput>) {
-        for output in outputs {
-            match output {
-                RoomOutput::ReadLog { after, seen } => {
-                    let core = self.clone();
-                    self.runtime.spawn(async move {
-                        let changes = core.ask(core.store.changes(id, after, LOG_WINDOW)).await;
-                        let now = core.now();
-                        core.at_room(id, |room, wakes| {
-                            room.handle_changes(changes.ok(), seen, &core.rules.encoder, now, wakes);
-                        });
-                    });
-                }
-                RoomOutput::RaiseEpoch { seen } => {
-                    // Every session that reads finds the same; one question is enough.
-                    if !self.raising.lock().insert(id) {
-                        continue;
-                    }
-                    warn!(room = %id, %seen, "the store lies behind what was seen: its data was restored; raising the epoch");
-                    let core = self.clone();
-                    self.runtime.spawn(async move {
-                        let raised = core.ask(core.store.raise_epoch(id, seen, core.now())).await;
-                        core.raising.lock().remove(&id);
-                        if let Ok(head) = raised {
-                            core.observe(id, head, Cursor::default());
-                        }
-                    });
-                }
-                RoomOutput::Reset { session } => {
-                    if let Some(session) = self.registry.get(session) {
-                        session.tell(self, |consumer| consumer.handle_reset(id));
-                    }
-                }
-                RoomOutput::Close { session, code } => {
-                    if let Some(session) = self.registry.get(session) {
-                        session.tell(self, |consumer| consumer.handle_closed(code));
-                    }
-                }
-            }
-        }
     }
 
     /// Works on a room and wakes whom that gave something to read.
@@ -340,10 +298,10 @@ impl Core {
         answer
     }
 
-    /// An event of this node or another.
-    pub(super) fn event(self: &Arc<Self>, event: Event, wakes: &mut Wakes) {
+    /// Events of one room, of this node or another.
+    pub(super) fn events(self: &Arc<Self>, room: RoomId, events: Vec<Event>, wakes: &mut Wakes) {
         let now = self.now();
-        self.with_room(event.room, wakes, |room, wakes| room.handle_event(event, now, wakes));
+        self.with_room(room, wakes, |room, wakes| room.handle_events(events, now, wakes));
     }
 
     pub(super) fn signal(self: &Arc<Self>, signal: &Signal) {
@@ -377,126 +335,6 @@ impl Core {
             return;
         }
         self.publisher.publish(envelopes);
-    }
-
-    /// Does what a session's consumer wants done. Called by one task at a time for a session.
-    pub(super) fn carry_out(self: &Arc<Self>, session: &Arc<SessionCore>, output: Output) {
-        match output {
-            Output::AskMember { ticket, room } => self.ask_member(session, ticket, room),
-            Output::Join { ticket, room, answer } => self.join(session, ticket, room, answer),
-            Output::Accept => session.accept(),
-            Output::Submit { ticket, command } => {
-                self.writer.submit(Job::new(command, Asker::Session(session.clone(), ticket)));
-            }
-            Output::LoadChanges { ticket, room, after, limit } => {
-                let (core, session, seen) = (self.clone(), session.clone(), self.seen(room).unwrap_or_default());
-                self.runtime.spawn(async move {
-                    let answer = core.ask(core.store.changes(room, after, limit)).await;
-                    if let Ok(changes) = &answer {
-                        core.observe(room, changes.head, seen);
-                    }
-                    let answer = answer.map_err(|error| error.code());
-                    session.tell(&core, |consumer| consumer.handle_changes(ticket, answer));
-                });
-            }
-            Output::LoadHistory { ticket, room, before, limit } => {
-                let (core, session, seen) = (self.clone(), session.clone(), self.seen(room).unwrap_or_default());
-                self.runtime.spawn(async move {
-                    let answer = core.ask(core.store.history(room, before, limit)).await;
-                    if let Ok(page) = &answer {
-                        core.observe(room, page.head, seen);
-                    }
-                    let answer = answer.map_err(|error| error.code());
-                    session.tell(&core, |consumer| consumer.handle_history(ticket, answer));
-                });
-            }
-            Output::Send(frame) => {
-                if !session.send(frame) {
-                    session.tell(self, |consumer| consumer.handle_closed(CloseCode::TooSlow));
-                }
-            }
-            Output::GoLive { room, at } => {
-                let now = self.now();
-                let id = session.id;
-                self.at_room(room, |room, wakes| room.go_live(id, at, now, wakes));
-            }
-            Output::Signal(signal) => {
-                self.signal(&signal);
-                self.publish(vec![Envelope::Signal(signal)]);
-            }
-            Output::Listen { room } => {
-                let id = session.id;
-                self.at_room(room, |room, _| room.listen(id));
-                if let Some(presence) = &self.presence {
-                    presence.tell(room, session);
-                }
-            }
-            Output::Leave { room } => {
-                let id = session.id;
-                self.at_room(room, |room, _| room.leave(id));
-                if let Some(presence) = &self.presence {
-                    presence.leave(self, room, session);
-                }
-            }
-            Output::Close(code) => {
-                session.closed(code);
-                self.registry.remove(session.id, &session.user);
-            }
-        }
-    }
-
-    fn ask_member(self: &Arc<Self>, session: &Arc<SessionCore>, ticket: Ticket, room: RoomId) {
-        let remembered = {
-            let shard = self.shard(room).lock();
-            shard.get(&room).and_then(|room| room.membership(&session.user))
-        };
-        if let Some(answer) = remembered {
-            return session.tell(self, |consumer| consumer.handle_member(ticket, Ok(answer)));
-        }
-        let (core, session, seen) = (self.clone(), session.clone(), self.seen(room).unwrap_or_default());
-        self.runtime.spawn(async move {
-            let answer = core.ask(core.store.member(room, &session.user)).await;
-            if let Ok(member) = &answer {
-                core.observe(room, member.head, seen);
-            }
-            let answer = answer.map_err(|error| error.code());
-            session.tell(&core, |consumer| consumer.handle_member(ticket, answer));
-        });
-    }
-
-    fn join(self: &Arc<Self>, session: &Arc<SessionCore>, ticket: Ticket, id: RoomId, answer: MemberAnswer) {
-        let Some(membership) = answer.membership else { return };
-        let now = self.now();
-        let mut shard = self.shard(id).lock();
-        let mut is_new = false;
-        let room = shard.entry(id).or_insert_with(|| {
-            is_new = true;
-            Room::new(id, answer.head, self.limits.room)
-        });
-        let joined = room.join(session.id, session.user.clone(), membership, answer.head, session.clone(), now);
-        let outputs = self.outputs_of(room);
-        drop(shard);
-        if is_new {
-            if self.room_count() == 1 {
-                // Nobody looked at the store while no room was loaded.
-                self.compare.notify_one();
-            }
-            // The task that subscribes looks at the log afterwards: nothing is missed in between.
-            let _ = self.subscriptions.send(id);
-        }
-        if let (Some(presence), JoinAnswer::Joined(_)) = (&self.presence, joined) {
-            presence.enter(self, id, session);
-        }
-        session.tell(self, |consumer| consumer.handle_joined(ticket, joined));
-        self.carry_out_room(id, outputs);
-    }
-
-    /// The connection has gone.
-    pub(super) fn forget(self: &Arc<Self>, session: &Arc<SessionCore>) {
-        session.tell(self, crate::consumer::Consumer::handle_disconnect);
-        session.outbox.close(CloseCode::Normal);
-        super::stats::add(&self.counters.ignored_claims, session.ignored_claims());
-        self.registry.remove(session.id, &session.user);
     }
 
     /// Unloads rooms that were without sessions at this call and the last.

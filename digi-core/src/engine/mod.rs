@@ -1,12 +1,13 @@
 //! The tokio driver: everything pure put to work.
 //!
 //! An [`Engine`] has sessions, rooms in shards, one writer, a store and a channel layer. What happens to a message is
-//! told in `ARCHITECTURE.md`; the files here follow it: `session` takes it in, `writer` commits and hands it out,
-//! `outbox` holds it for each reader, `tasks` put right what went past.
+//! told in `ARCHITECTURE.md`; the files here follow it: `session` takes it in, `carry_out` does what its consumer
+//! wants, `writer` commits and hands it out, `outbox` holds it for each reader, `tasks` put right what went past.
 
 #[cfg(feature = "bridge")]
 mod bridge;
 mod builder;
+mod carry_out;
 mod core;
 mod limits;
 pub(crate) mod missed;

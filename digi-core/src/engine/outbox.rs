@@ -7,7 +7,10 @@ use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 
 use crate::error::CloseCode;
-use crate::frame::Frame;
+use crate::frame::{Frame, Run};
+
+/// Up to so many runs keep their list when nothing waits.
+const KEPT: usize = 8;
 
 /// How much may wait for one session. Beyond it the session is closed as too slow.
 #[derive(Clone, Copy, Debug)]
@@ -33,12 +36,42 @@ pub(super) struct Outbox {
 
 #[derive(Debug, Default)]
 struct State {
-    frames: VecDeque<Frame>,
+    runs: VecDeque<Run>,
+    /// So many frames of the first run have been handed out.
+    taken: usize,
+    frames: usize,
     bytes: usize,
     closed: Option<CloseCode>,
 }
 
-/// What became of a frame.
+impl State {
+    /// The first run, or what is left of it.
+    fn next_run(&mut self) -> Option<Run> {
+        let run = self.runs.pop_front()?;
+        let run = match std::mem::take(&mut self.taken) {
+            0 => run,
+            taken => Run::new(run.frames()[taken..].to_vec()),
+        };
+        self.frames -= run.frames().len();
+        self.bytes -= run.bytes();
+        Some(run)
+    }
+
+    fn next_frame(&mut self) -> Option<Frame> {
+        let run = self.runs.front()?;
+        let frame = run.frames()[self.taken].clone();
+        self.taken += 1;
+        if self.taken == run.frames().len() {
+            self.taken = 0;
+            self.runs.pop_front();
+        }
+        self.frames -= 1;
+        self.bytes -= frame.as_bytes().len();
+        Some(frame)
+    }
+}
+
+/// What became of a run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Push {
     /// It is the only one: the reader has to be woken.
@@ -56,20 +89,20 @@ impl Outbox {
         Self { limits, state: Mutex::new(State::default()), waker: AtomicWaker::new() }
     }
 
-    /// Adds a frame without waking the reader.
-    pub(super) fn push(&self, frame: Frame) -> Push {
+    /// Adds a run, which has frames, without waking the reader.
+    pub(super) fn push(&self, run: Run) -> Push {
         let mut state = self.state.lock();
         if state.closed.is_some() {
             return Push::Closed;
         }
-        let bytes = state.bytes + frame.as_bytes().len();
-        // A single frame always fits: what a client may ask for is bounded elsewhere.
-        if !state.frames.is_empty() && (state.frames.len() >= self.limits.frames || bytes > self.limits.bytes) {
+        let (frames, bytes) = (state.frames + run.frames().len(), state.bytes + run.bytes());
+        // A single run always fits: what a client may ask for and what a batch brings is bounded elsewhere.
+        if !state.runs.is_empty() && (frames > self.limits.frames || bytes > self.limits.bytes) {
             return Push::Full;
         }
-        state.bytes = bytes;
-        state.frames.push_back(frame);
-        if state.frames.len() == 1 { Push::First } else { Push::Queued }
+        (state.frames, state.bytes) = (frames, bytes);
+        state.runs.push_back(run);
+        if state.runs.len() == 1 { Push::First } else { Push::Queued }
     }
 
     pub(super) fn wake(&self) {
@@ -82,7 +115,7 @@ impl Outbox {
         if state.closed.is_none() {
             state.closed = Some(code);
             if code == CloseCode::TooSlow {
-                state.frames.clear();
+                *state = State { closed: state.closed, ..State::default() };
             }
         }
         drop(state);
@@ -96,19 +129,25 @@ impl Outbox {
     /// Hands out everything that waits; the close code once nothing does.
     pub(super) fn poll_all(&self, cx: &mut Context<'_>, out: &mut Vec<Frame>) -> Poll<Result<(), CloseCode>> {
         self.poll(cx, |state| {
-            out.extend(state.frames.drain(..));
-            state.bytes = 0;
+            while let Some(run) = state.next_run() {
+                out.extend_from_slice(run.frames());
+            }
             Some(())
         })
     }
 
-    /// Hands out the first that waits; the close code once nothing does.
-    pub(super) fn poll_next(&self, cx: &mut Context<'_>) -> Poll<Result<Frame, CloseCode>> {
+    /// The same, in the runs in which it came.
+    #[cfg(feature = "server")]
+    pub(super) fn poll_runs(&self, cx: &mut Context<'_>, out: &mut Vec<Run>) -> Poll<Result<(), CloseCode>> {
         self.poll(cx, |state| {
-            let frame = state.frames.pop_front()?;
-            state.bytes -= frame.as_bytes().len();
-            Some(frame)
+            out.extend(std::iter::from_fn(|| state.next_run()));
+            Some(())
         })
+    }
+
+    /// Hands out the first frame that waits; the close code once nothing does.
+    pub(super) fn poll_next(&self, cx: &mut Context<'_>) -> Poll<Result<Frame, CloseCode>> {
+        self.poll(cx, State::next_frame)
     }
 
     fn poll<T>(
@@ -126,13 +165,13 @@ impl Outbox {
 
     fn look<T>(&self, take: &mut impl FnMut(&mut State) -> Option<T>) -> Option<Result<T, CloseCode>> {
         let mut state = self.state.lock();
-        if state.frames.is_empty() {
+        if state.runs.is_empty() {
             return state.closed.map(Err);
         }
         let taken = take(&mut state)?;
-        if state.frames.is_empty() && state.frames.capacity() > 64 {
+        if state.runs.is_empty() && state.runs.capacity() > KEPT {
             // An idle session gives back what a burst took.
-            state.frames = VecDeque::new();
+            state.runs = VecDeque::new();
         }
         Some(Ok(taken))
     }
@@ -157,6 +196,10 @@ mod tests {
         Frame::from_text(text.into())
     }
 
+    fn run(texts: &[&str]) -> Run {
+        Run::new(texts.iter().map(|text| frame(text)).collect())
+    }
+
     #[test]
     fn frames_come_out_in_order_and_then_the_close_code() {
         let outbox = Outbox::new(OutboxLimits { frames: 2, bytes: 100 });
@@ -165,13 +208,13 @@ mod tests {
         let mut cx = Context::from_waker(&waker);
         let mut out = Vec::new();
         assert!(outbox.poll_all(&mut cx, &mut out).is_pending());
-        assert_eq!(outbox.push(frame("a")), Push::First);
-        assert_eq!(outbox.push(frame("b")), Push::Queued);
-        assert_eq!(outbox.push(frame("c")), Push::Full);
+        assert_eq!(outbox.push(run(&["a"])), Push::First);
+        assert_eq!(outbox.push(run(&["b"])), Push::Queued);
+        assert_eq!(outbox.push(run(&["c"])), Push::Full);
         outbox.wake();
         assert_eq!(count.0.load(Ordering::Relaxed), 1);
         outbox.close(CloseCode::Restart);
-        assert_eq!(outbox.push(frame("d")), Push::Closed);
+        assert_eq!(outbox.push(run(&["d"])), Push::Closed);
         assert_eq!(outbox.poll_all(&mut cx, &mut out), Poll::Ready(Ok(())));
         assert_eq!(out, [frame("a"), frame("b")]);
         assert_eq!(outbox.poll_all(&mut cx, &mut out), Poll::Ready(Err(CloseCode::Restart)));
@@ -180,14 +223,31 @@ mod tests {
     #[test]
     fn bytes_are_bounded_but_one_frame_always_fits() {
         let outbox = Outbox::new(OutboxLimits { frames: 10, bytes: 4 });
-        assert_eq!(outbox.push(frame("too long by far")), Push::First);
-        assert_eq!(outbox.push(frame("x")), Push::Full);
+        assert_eq!(outbox.push(run(&["too long by far"])), Push::First);
+        assert_eq!(outbox.push(run(&["x"])), Push::Full);
+    }
+
+    #[test]
+    fn a_run_comes_out_frame_by_frame_or_what_is_left_of_it_at_once() {
+        let outbox = Outbox::new(OutboxLimits { frames: 5, bytes: 100 });
+        let mut cx = Context::from_waker(Waker::noop());
+        assert_eq!(outbox.push(run(&["a", "b", "c"])), Push::First);
+        assert_eq!(outbox.push(run(&["d", "e"])), Push::Queued);
+        assert_eq!(outbox.push(run(&["f"])), Push::Full);
+        assert_eq!(outbox.poll_next(&mut cx), Poll::Ready(Ok(frame("a"))));
+        assert_eq!(outbox.push(run(&["f"])), Push::Queued);
+        let mut out = Vec::new();
+        assert_eq!(outbox.poll_all(&mut cx, &mut out), Poll::Ready(Ok(())));
+        assert_eq!(out, ["b", "c", "d", "e", "f"].map(frame));
+        assert!(outbox.poll_next(&mut cx).is_pending());
+        assert_eq!(outbox.push(run(&["g"])), Push::First);
+        assert_eq!(outbox.poll_next(&mut cx), Poll::Ready(Ok(frame("g"))));
     }
 
     #[test]
     fn who_is_too_slow_gets_nothing_more() {
         let outbox = Outbox::new(OutboxLimits::default());
-        assert_eq!(outbox.push(frame("a")), Push::First);
+        assert_eq!(outbox.push(run(&["a"])), Push::First);
         outbox.close(CloseCode::TooSlow);
         let mut out = Vec::new();
         let mut cx = Context::from_waker(Waker::noop());

@@ -13,6 +13,8 @@ use super::outbox::{Outbox, OutboxLimits, Push};
 use crate::consumer::{Consumer, Scope};
 use crate::error::{CloseCode, Code, Error};
 use crate::frame::Frame;
+#[cfg(feature = "server")]
+use crate::frame::Run;
 use crate::id::UserKey;
 use crate::room::SessionId;
 
@@ -96,7 +98,7 @@ impl SessionCore {
     /// Puts a frame of this session's own into its outbox; false when it is too slow. Then the outbox is closed at once:
     /// a `resumed` behind a missing frame would move the client's cursor past it.
     pub(super) fn send(&self, frame: Frame) -> bool {
-        match self.outbox.push(frame) {
+        match self.outbox.push(frame.into()) {
             Push::First => {
                 self.outbox.wake();
                 true
@@ -117,13 +119,22 @@ impl Session {
     /// # Errors
     /// `session_closed`, `engine_closed`, `engine_forked`.
     pub async fn receive(&self, text: &str) -> Result<(), Error> {
+        if self.core.is_forked() {
+            return Err(Code::EngineForked.into());
+        }
+        self.take(text).await
+    }
+
+    /// The same for whoever runs on the engine's own threads, which no other process has.
+    pub(crate) async fn take(&self, text: &str) -> Result<(), Error> {
         self.core.writer.wait_for_space().await;
         let _taking = self.core.writer.hold();
-        if let Err(error) = self.check_open() {
-            if error.code() == Code::EngineClosed {
-                self.inner.tell(&self.core, |consumer| consumer.handle_unwanted(text, Code::EngineClosed));
-            }
-            return Err(error);
+        if self.core.is_closing() {
+            self.inner.tell(&self.core, |consumer| consumer.handle_unwanted(text, Code::EngineClosed));
+            return Err(Code::EngineClosed.into());
+        }
+        if self.closed().is_some() {
+            return Err(Code::SessionClosed.into());
         }
         let now = self.core.now();
         self.inner.tell(&self.core, |consumer| consumer.handle_frame(text, now));
@@ -142,6 +153,12 @@ impl Session {
     /// The close code, once the session is closed and every frame has been handed out.
     pub fn poll_frames(&self, cx: &mut Context<'_>, out: &mut Vec<Frame>) -> Poll<Result<(), CloseCode>> {
         self.inner.outbox.poll_all(cx, out)
+    }
+
+    /// The same in runs, for whoever writes a run as it is.
+    #[cfg(feature = "server")]
+    pub(crate) fn poll_runs(&self, cx: &mut Context<'_>, out: &mut Vec<Run>) -> Poll<Result<(), CloseCode>> {
+        self.inner.outbox.poll_runs(cx, out)
     }
 
     /// Waits for frames and appends all of them to `out`.
@@ -178,19 +195,6 @@ impl Session {
     /// The token, user and addresses that the connection started with.
     pub fn scope(&self) -> Scope {
         self.inner.state.lock().consumer.scope().clone()
-    }
-
-    fn check_open(&self) -> Result<(), Error> {
-        if self.core.is_closing() {
-            return Err(Code::EngineClosed.into());
-        }
-        if self.core.is_forked() {
-            return Err(Code::EngineForked.into());
-        }
-        match self.closed() {
-            Some(_) => Err(Code::SessionClosed.into()),
-            None => Ok(()),
-        }
     }
 }
 

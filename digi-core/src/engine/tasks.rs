@@ -76,9 +76,17 @@ pub(super) async fn layer(core: Weak<Core>) {
 
 fn arrived(core: &Arc<Core>, envelopes: Vec<Envelope>) {
     let mut wakes = Wakes::default();
-    for envelope in envelopes {
+    let mut envelopes = envelopes.into_iter().peekable();
+    while let Some(envelope) = envelopes.next() {
         match envelope {
-            Envelope::Event(event) => core.event(event, &mut wakes),
+            Envelope::Event(event) => {
+                let (room, mut events) = (event.room, vec![event]);
+                let is_next = |next: &Envelope| matches!(next, Envelope::Event(event) if event.room == room);
+                while let Some(Envelope::Event(event)) = envelopes.next_if(is_next) {
+                    events.push(event);
+                }
+                core.events(room, events, &mut wakes);
+            }
             Envelope::Signal(signal) => core.signal(&signal),
         }
     }

@@ -271,7 +271,6 @@ async fn tell(core: &Arc<Core>, Done { askers, outcomes }: Done) {
     let alone = core.layer.is_alone();
     let envelopes = if alone { Vec::new() } else { events.iter().cloned().map(Envelope::Event).collect() };
     let mut wakes = Wakes::default();
-    let now = core.now();
     let most = core.limits.outbox;
     let mut turn = 0;
     let mut events = events.into_iter().peekable();
@@ -285,11 +284,7 @@ async fn tell(core: &Arc<Core>, Done { askers, outcomes }: Done) {
             Some(event)
         })
         .collect();
-        core.with_room(room, &mut wakes, |room, wakes| {
-            for event in part {
-                room.handle_event(event, now, wakes);
-            }
-        });
+        core.events(room, part, &mut wakes);
         if wakes.delivered - turn > TURN || events.peek().is_some_and(|event| event.room == room) {
             turn = wakes.delivered;
             wakes.wake();

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 
-use crate::frame::Frame;
+use crate::frame::{Frame, Run};
 use crate::id::{Cursor, Seq, UserKey};
 
 /// A session of this node; the driver gives the numbers and never uses one twice.
@@ -16,16 +16,25 @@ impl fmt::Debug for SessionId {
     }
 }
 
-/// How a room puts a frame into an outbox. Any `FnMut(&O, &Frame) -> bool` is one.
+/// How a room puts frames into an outbox. Any `FnMut(&O, &Run) -> bool` is one.
 pub trait Deliver<O> {
-    /// Puts `frame` at the end of `outbox`; false when there is no space, and then nothing was put.
-    fn deliver(&mut self, outbox: &O, frame: &Frame) -> bool;
+    /// Puts all frames of `run` at the end of `outbox`; false when there is no space, and then nothing was put.
+    fn deliver(&mut self, outbox: &O, run: &Run) -> bool;
 }
 
-impl<O, F: FnMut(&O, &Frame) -> bool> Deliver<O> for F {
-    fn deliver(&mut self, outbox: &O, frame: &Frame) -> bool {
-        self(outbox, frame)
+impl<O, F: FnMut(&O, &Run) -> bool> Deliver<O> for F {
+    fn deliver(&mut self, outbox: &O, run: &Run) -> bool {
+        self(outbox, run)
     }
+}
+
+/// What the members are to be handed together, in order.
+#[derive(Default)]
+pub(super) struct Pending {
+    pub(super) seqs: Vec<Seq>,
+    pub(super) frames: Vec<Frame>,
+    /// Those who don't listen have been shown it by somebody else.
+    pub(super) is_known: bool,
 }
 
 pub(super) struct Member<O> {

@@ -18,11 +18,11 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use indexmap::IndexMap;
 
 pub use member::{Deliver, SessionId};
-use member::{Member, Phase};
+use member::{Member, Pending, Phase};
 
 use crate::error::CloseCode;
 use crate::event::{Event, EventKind};
-use crate::frame::{Encoder, Frame};
+use crate::frame::{Encoder, Frame, Run};
 use crate::id::{Cursor, Millis, RoomId, Seq, UserKey};
 use crate::store::model::{Change, Changes, Head, MemberAnswer, MemberOp, Membership, MessageOp};
 
@@ -198,10 +198,30 @@ impl<O> Room<O> {
 
     /// A change was committed, here or on another node.
     pub fn handle_event(&mut self, event: Event, now: Millis, deliver: &mut impl Deliver<O>) {
+        self.handle_events([event], now, deliver);
+    }
+
+    /// Changes were committed, here or on another node. What follows each other is handed out together.
+    pub fn handle_events(
+        &mut self,
+        events: impl IntoIterator<Item = Event>,
+        now: Millis,
+        deliver: &mut impl Deliver<O>,
+    ) {
+        let mut pending = Pending::default();
+        for event in events {
+            self.take_event(event, &mut pending, deliver);
+        }
+        self.fan_out(&mut pending, deliver);
+        self.wait_for_missing(now);
+    }
+
+    fn take_event(&mut self, event: Event, pending: &mut Pending, deliver: &mut impl Deliver<O>) {
         if event.at.epoch < self.shown.epoch {
             return;
         }
         if event.at.epoch > self.shown.epoch {
+            self.fan_out(pending, deliver);
             // The sessions load the new history, which has this event: nothing is left to deliver.
             self.adopt(Head { epoch: event.at.epoch, last_seq: event.at.seq });
             return;
@@ -212,12 +232,11 @@ impl<O> Room<O> {
             return;
         }
         if seq == self.shown.seq.next() || testing_bug!(SkipGapCheck) {
-            self.show(event, false, deliver);
-            self.drain_held(deliver);
+            self.show(event, false, pending, deliver);
+            self.drain_held(pending, deliver);
         } else if self.held.len() < self.limits.held_events {
             self.held.insert(seq, event);
         }
-        self.wait_for_missing(now);
     }
 
     /// The store's head was read (to compare, or after raising the epoch). `seen` is what [`Room::seen`] was
@@ -296,6 +315,7 @@ impl<O> Room<O> {
             return;
         }
         let start = self.shown.seq;
+        let mut pending = Pending::default();
         for row in rows {
             if row.seq <= start {
                 continue;
@@ -323,11 +343,12 @@ impl<O> Room<O> {
                 }
             };
             let at = Cursor::new(self.shown.epoch, row.seq);
-            self.show(Event { room: self.id, at, kind }, is_known, deliver);
+            self.show(Event { room: self.id, at, kind }, is_known, &mut pending, deliver);
         }
         self.shown.seq = self.shown.seq.max(through);
         self.held.retain(|seq, _| *seq > through);
-        self.drain_held(deliver);
+        self.drain_held(&mut pending, deliver);
+        self.fan_out(&mut pending, deliver);
     }
 
     /// Time has passed.
@@ -388,8 +409,8 @@ impl<O> Room<O> {
         let phase = std::mem::replace(&mut member.phase, Phase::Live { from: at.seq });
         if let Phase::Holding(frames) = phase {
             let cut = if testing_bug!(CutReplayEarly) { at.seq.next() } else { at.seq };
-            let mut rest = frames.iter().filter(|(seq, _)| *seq > cut);
-            if !rest.all(|(_, frame)| deliver.deliver(&member.outbox, frame)) {
+            let rest: Vec<_> = frames.into_iter().filter(|(seq, _)| *seq > cut).map(|(_, frame)| frame).collect();
+            if !rest.is_empty() && !deliver.deliver(&member.outbox, &Run::new(rest)) {
                 self.expel(session, CloseCode::TooSlow);
             }
         }
@@ -414,10 +435,11 @@ impl<O> Room<O> {
     /// Hands a frame that takes no number to those who listen, but not to its causer; one that nobody here caused is in
     /// the classic form and goes to everybody. Who is on hold or slow misses it.
     pub fn signal(&mut self, from: Option<&UserKey>, frame: &Frame, deliver: &mut impl Deliver<O>) {
+        let run = Run::from(frame.clone());
         for member in self.members.values() {
             let wants = from.is_none_or(|from| member.listens && &member.user != from);
             if wants && matches!(member.phase, Phase::Live { .. }) {
-                deliver.deliver(&member.outbox, frame);
+                deliver.deliver(&member.outbox, &run);
             }
         }
     }
@@ -445,16 +467,24 @@ impl<O> Room<O> {
         }
     }
 
-    /// Hands out the next event.
-    /// `is_known`: those who don't listen have been shown it by somebody else.
-    fn show(&mut self, event: Event, is_known: bool, deliver: &mut impl Deliver<O>) {
+    /// Shows the next event. `is_known`: those who don't listen have been shown it by somebody else.
+    fn show(&mut self, event: Event, is_known: bool, pending: &mut Pending, deliver: &mut impl Deliver<O>) {
         self.shown.seq = event.at.seq;
         match event.kind {
-            EventKind::Message { frame, .. } => self.fan_out(event.at.seq, &frame, is_known, deliver),
+            EventKind::Message { frame, .. } => {
+                if pending.is_known != is_known {
+                    self.fan_out(pending, deliver);
+                    pending.is_known = is_known;
+                }
+                pending.seqs.push(event.at.seq);
+                pending.frames.push(frame);
+            }
             EventKind::Member { op, member } => {
                 self.known.remove(&member);
                 self.last_membership = event.at.seq;
                 if op == MemberOp::Left {
+                    // Who leaves is still shown what came before.
+                    self.fan_out(pending, deliver);
                     let gone: Vec<_> = self
                         .members
                         .iter()
@@ -469,7 +499,10 @@ impl<O> Room<O> {
         }
     }
 
-    fn fan_out(&mut self, seq: Seq, frame: &Frame, is_known: bool, deliver: &mut impl Deliver<O>) {
+    fn fan_out(&mut self, pending: &mut Pending, deliver: &mut impl Deliver<O>) {
+        let Pending { seqs, frames, is_known } = std::mem::take(pending);
+        let Some(first) = seqs.first().copied() else { return };
+        let run = Run::new(frames);
         let mut slow = Vec::new();
         for (session, member) in &mut self.members {
             if is_known && !member.listens && matches!(member.phase, Phase::Live { .. }) {
@@ -478,10 +511,15 @@ impl<O> Room<O> {
             let room_left = match &mut member.phase {
                 Phase::Live { from } => {
                     let had = if testing_bug!(DropAtWrongSeq) { from.next() } else { *from };
-                    seq <= had || deliver.deliver(&member.outbox, frame)
+                    let old = if first > had { 0 } else { seqs.partition_point(|seq| *seq <= had) };
+                    match old {
+                        0 => deliver.deliver(&member.outbox, &run),
+                        all if all == seqs.len() => true,
+                        some => deliver.deliver(&member.outbox, &Run::new(run.frames()[some..].to_vec())),
+                    }
                 }
                 Phase::Holding(frames) => {
-                    frames.push_back((seq, frame.clone()));
+                    frames.extend(seqs.iter().copied().zip(run.frames().iter().cloned()));
                     frames.len() <= self.limits.held_frames
                 }
             };
@@ -494,7 +532,7 @@ impl<O> Room<O> {
         }
     }
 
-    fn drain_held(&mut self, deliver: &mut impl Deliver<O>) {
+    fn drain_held(&mut self, pending: &mut Pending, deliver: &mut impl Deliver<O>) {
         while let Some(entry) = self.held.first_entry() {
             let seq = *entry.key();
             if seq > self.shown.seq.next() {
@@ -502,7 +540,7 @@ impl<O> Room<O> {
             }
             let event = entry.remove();
             if seq > self.shown.seq {
-                self.show(event, false, deliver);
+                self.show(event, false, pending, deliver);
             }
         }
     }

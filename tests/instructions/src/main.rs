@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use digi_core::consumer::{Consumer, ConsumerLimits, Output, Rate, Rules, Scope, Ticket};
 use digi_core::event::{Event, EventKind};
-use digi_core::frame::{ClientFrame, Encoder, Frame};
+use digi_core::frame::{ClientFrame, Encoder, Frame, Run};
 use digi_core::room::{JoinAnswer, Room, RoomLimits, SessionId};
 use digi_core::store::model::{Action, Head, MemberAnswer, Membership, Message, MessageOp, Outcome, Role};
 use digi_core::token::{Keyring, Kind};
@@ -150,8 +150,8 @@ fn consumer_add(count: u64) -> Result<()> {
 fn room_deliver(count: u64) -> Result<()> {
     let head = Head { epoch: EPOCH, last_seq: Seq(0) };
     let mut room: Room<Cell<usize>> = Room::new(ROOM, head, RoomLimits::default());
-    let mut take = |outbox: &Cell<usize>, frame: &Frame| {
-        outbox.set(outbox.get() + frame.as_bytes().len());
+    let mut take = |outbox: &Cell<usize>, run: &Run| {
+        outbox.set(outbox.get() + run.bytes());
         true
     };
     for number in 0..100 {

@@ -7,6 +7,7 @@ use proptest::sample::Index;
 
 use super::*;
 use crate::event::Event;
+use crate::frame::Run;
 use crate::room::{Deliver, Room, RoomLimits, RoomOutput, SessionId};
 use crate::store::memory::MemoryState;
 use crate::store::model::{Batch, BatchId, NewRoom};
@@ -355,8 +356,8 @@ struct Sink {
 }
 
 impl Deliver<u64> for Sink {
-    fn deliver(&mut self, _: &u64, _: &Frame) -> bool {
-        self.delivered += 1;
+    fn deliver(&mut self, _: &u64, run: &Run) -> bool {
+        self.delivered += run.frames().len();
         !self.is_slow
     }
 }

@@ -106,12 +106,12 @@ impl Driven {
         self.go_live(session, position);
     }
 
-    fn with(&mut self, work: impl FnOnce(&mut Room<u64>, &mut dyn FnMut(&u64, &Frame) -> bool, Millis)) {
+    fn with(&mut self, work: impl FnOnce(&mut Room<u64>, &mut dyn FnMut(&u64, &Run) -> bool, Millis)) {
         let Self { room, got, slow, now } = self;
-        let mut deliver = |to: &u64, frame: &Frame| {
-            let value: serde_json::Value = serde_json::from_str(frame.as_str()).unwrap();
+        let mut deliver = |to: &u64, run: &Run| {
             let has_space = !slow.contains(to);
-            if has_space {
+            for frame in run.frames().iter().filter(|_| has_space) {
+                let value: serde_json::Value = serde_json::from_str(frame.as_str()).unwrap();
                 got.push((*to, value["seq"].as_u64().unwrap_or_default()));
             }
             has_space

@@ -24,8 +24,8 @@ enum Write {
 enum Step {
     /// One of the events arrives, whether or not it did before.
     Arrive(prop::sample::Index),
-    /// The next that never arrived does.
-    Next,
+    /// So many that never arrived do, together.
+    Next(usize),
     Tick,
     /// The oldest question to the log is answered, with at most so many numbers, or not at all.
     Answer(Option<u64>),
@@ -101,12 +101,13 @@ impl World {
                 let event = index.get(&self.events).clone();
                 self.deliver(|room, deliver, now| room.handle_event(event, now, deliver));
             }
-            Step::Next if self.arrived < self.events.len() => {
-                let event = self.events[self.arrived].clone();
-                self.arrived += 1;
-                self.deliver(|room, deliver, now| room.handle_event(event, now, deliver));
+            Step::Next(count) => {
+                let through = self.events.len().min(self.arrived + count);
+                let events = self.events[self.arrived..through].to_vec();
+                self.arrived = through;
+                self.deliver(|room, deliver, now| room.handle_events(events, now, deliver));
             }
-            Step::Arrive(_) | Step::Next => {}
+            Step::Arrive(_) => {}
             Step::Tick => {
                 self.now = self.now.plus(30);
                 self.deliver(|room, _, now| room.handle_tick(now));
@@ -155,11 +156,13 @@ impl World {
 struct Pages<'a>(&'a mut Vec<(Seq, View, Vec<u64>)>);
 
 impl Deliver<usize> for Pages<'_> {
-    fn deliver(&mut self, to: &usize, frame: &Frame) -> bool {
-        let value: serde_json::Value = serde_json::from_str(frame.as_str()).unwrap();
-        let (_, view, seqs) = &mut self.0[*to];
-        seqs.push(value["seq"].as_u64().unwrap());
-        view.insert(value["pos"].as_u64().unwrap(), value["message"].as_str().map(str::to_owned));
+    fn deliver(&mut self, to: &usize, run: &Run) -> bool {
+        for frame in run.frames() {
+            let value: serde_json::Value = serde_json::from_str(frame.as_str()).unwrap();
+            let (_, view, seqs) = &mut self.0[*to];
+            seqs.push(value["seq"].as_u64().unwrap());
+            view.insert(value["pos"].as_u64().unwrap(), value["message"].as_str().map(str::to_owned));
+        }
         true
     }
 }
@@ -177,7 +180,7 @@ fn writes() -> impl Strategy<Value = Vec<Write>> {
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         6 => any::<prop::sample::Index>().prop_map(Step::Arrive),
-        6 => Just(Step::Next),
+        6 => (1_usize..5).prop_map(Step::Next),
         3 => Just(Step::Tick),
         3 => prop_oneof![Just(None), (1_u64..6).prop_map(Some)].prop_map(Step::Answer),
         1 => Just(Step::Lagged),

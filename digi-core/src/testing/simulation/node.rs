@@ -7,7 +7,7 @@ use crate::consumer::{Consumer, Output, Rules, Scope, Ticket};
 use crate::engine::missed::Missed;
 use crate::error::CloseCode;
 use crate::event::{Envelope, Event, Group, Signal};
-use crate::frame::Frame;
+use crate::frame::{Frame, Run};
 use crate::id::{Cursor, Millis, RoomId, Seq, UserKey};
 use crate::room::{JoinAnswer, Room, RoomLimits, RoomOutput, SessionId};
 use crate::store::StoreError;
@@ -163,7 +163,7 @@ impl Node {
 
     pub(super) fn layer(&mut self, envelope: Envelope, now: Millis) {
         match envelope {
-            Envelope::Event(event) => self.event(event, now),
+            Envelope::Event(event) => self.events(event.room, vec![event], now),
             Envelope::Signal(Signal::Missed { room: Some(room) }) => {
                 if let Some(at) = self.rooms.get_mut(&room) {
                     at.handle_lagged(now);
@@ -359,10 +359,10 @@ impl Node {
         }
     }
 
-    fn event(&mut self, event: Event, now: Millis) {
-        let (room, effects) = (event.room, &mut self.effects);
+    fn events(&mut self, room: RoomId, events: Vec<Event>, now: Millis) {
+        let effects = &mut self.effects;
         if let Some(at) = self.rooms.get_mut(&room) {
-            at.handle_event(event, now, &mut deliver(effects));
+            at.handle_events(events, now, &mut deliver(effects));
             self.drive_room(room, now);
         }
     }
@@ -399,10 +399,12 @@ impl Node {
     }
 
     fn committed(&mut self, askers: Vec<(Asker, RoomId)>, outcomes: Vec<Outcome>, now: Millis) {
-        for ((_, room), outcome) in askers.iter().zip(&outcomes) {
-            if let Some(event) = Event::of(*room, outcome, &self.rules.encoder) {
-                self.announce(event, now);
-            }
+        let told = askers.iter().zip(&outcomes);
+        let events = told.filter_map(|((_, room), outcome)| Event::of(*room, outcome, &self.rules.encoder));
+        let mut of_rooms: BTreeMap<RoomId, Vec<Event>> = BTreeMap::new();
+        events.for_each(|event| of_rooms.entry(event.room).or_default().push(event));
+        for (room, events) in of_rooms {
+            self.announce(room, events, now);
         }
         for ((asker, _), outcome) in askers.into_iter().zip(outcomes) {
             match asker {
@@ -414,15 +416,15 @@ impl Node {
         }
     }
 
-    pub(super) fn announce(&mut self, event: Event, now: Millis) {
-        self.event(event.clone(), now);
-        self.effects.push_back(Effect::Publish(Envelope::Event(event)));
+    pub(super) fn announce(&mut self, room: RoomId, events: Vec<Event>, now: Millis) {
+        self.events(room, events.clone(), now);
+        self.effects.extend(events.into_iter().map(|event| Effect::Publish(Envelope::Event(event))));
     }
 }
 
-fn deliver(effects: &mut VecDeque<Effect>) -> impl FnMut(&Outbox, &Frame) -> bool + '_ {
-    |to: &Outbox, frame: &Frame| {
-        effects.push_back(Effect::ToClient(*to, frame.clone()));
+fn deliver(effects: &mut VecDeque<Effect>) -> impl FnMut(&Outbox, &Run) -> bool + '_ {
+    |to: &Outbox, run: &Run| {
+        effects.extend(run.frames().iter().map(|frame| Effect::ToClient(*to, frame.clone())));
         true
     }
 }

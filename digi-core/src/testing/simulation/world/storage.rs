@@ -117,7 +117,7 @@ impl World {
         let Ok(applied) = self.store.clone().apply(batch) else { return };
         for (command, outcome) in batch.commands.iter().zip(&applied.outcomes) {
             if let Some(event) = Event::of(command.room, outcome, &self.rules.encoder) {
-                node.announce(event, self.now);
+                node.announce(event.room, vec![event], self.now);
             }
         }
     }
