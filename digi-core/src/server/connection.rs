@@ -1,7 +1,7 @@
 //! One open WebSocket: one task, in which a reading and a writing half take turns.
 //!
 //! They are two futures under one `select!`, so that reading may wait for the engine to take a frame while frames to
-//! the client, pings among them, still go out. Both need the socket; as they are never polled at the same time, its
+//! the client, pings among them, still go out. Both need the [`Socket`]; as they are never polled at the same time, its
 //! lock is always free, and it is never held across an `await`.
 
 use std::fmt;
@@ -9,30 +9,21 @@ use std::future::{pending, poll_fn};
 use std::pin::pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
-use futures_util::{SinkExt, StreamExt};
 use parking_lot::Mutex;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
-use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 use tokio_tungstenite::tungstenite::error::{CapacityError, Error as WsError, ProtocolError};
-use tokio_tungstenite::tungstenite::protocol::frame::Frame as WsFrame;
-use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
-use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message};
 
 use super::http::{Upgraded, Visit};
 use super::limits::ServerLimits;
+use super::socket::Socket;
 use super::{Shared, log};
 use crate::engine::Session;
 use crate::error::{CloseCode, Code};
-use crate::frame::Frame;
 
-/// Up to so many frames keep their list between two writes: the idle should own little.
-const KEPT_FRAMES: usize = 4;
-/// So many frames taken by the socket are a step forward.
-const STEP: usize = 32;
+/// Up to so many runs of frames keep their list between two writes: the idle should own little.
+const KEPT_RUNS: usize = 4;
 /// How much of what a cut-off client still sends is read, so that it gets to see why.
 const LINGER_BYTES: u64 = 8 * 1024 * 1024;
 
@@ -40,8 +31,6 @@ const LINGER_BYTES: u64 = 8 * 1024 * 1024;
 const NO_STATUS: u16 = 1005;
 const NOT_UTF8: u16 = 1007;
 const TOO_BIG: u16 = 1009;
-
-type Socket = WebSocketStream<TcpStream>;
 
 /// How an open connection came to its end.
 enum Ended {
@@ -72,17 +61,10 @@ impl fmt::Display for Ended {
 /// place for every step of its way.
 pub(super) async fn open(shared: &Shared, upgraded: Upgraded) -> Option<Box<Connection>> {
     let limits = &shared.limits;
-    let config = WebSocketConfig::default()
-        .read_buffer_size(limits.buffer_bytes)
-        // `max_write_buffer_size` stays open: it would refuse a frame, and at most one frame is put on top of this.
-        .write_buffer_size(limits.buffer_bytes)
-        .max_message_size(Some(limits.frame_bytes))
-        .max_frame_size(Some(limits.frame_bytes));
     let Upgraded { stream, early, visit: Visit { label, scope } } = upgraded;
     // A copy, so that HTTP's buffer of 8 KiB is still held while what stays is allocated: freed before, it would be cut
     // up for that, and the next connection would need another.
-    let part = early.to_vec();
-    let socket = WebSocketStream::from_partially_read(stream, part, Role::Server, Some(config)).await;
+    let socket = Socket::new(stream, &early, limits.frame_bytes);
     let session = match scope {
         Ok(scope) => match timeout(limits.handshake_timeout, shared.engine.connect(scope)).await {
             Ok(session) => session,
@@ -161,7 +143,7 @@ impl Connection {
                 Some(Ok(Message::Text(text))) => {
                     // While the engine closes, the client is told of each frame that it is not taken. A closed session
                     // takes nothing; the writing half learns its code.
-                    if self.session.receive(&text).await.is_err() && self.session.closed().is_some() {
+                    if self.session.take(&text).await.is_err() && self.session.closed().is_some() {
                         return pending().await;
                     }
                 }
@@ -177,7 +159,7 @@ impl Connection {
 
     fn poll_message(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Message, WsError>>> {
         let mut wire = self.wire.lock();
-        let message = ready!(wire.socket.poll_next_unpin(cx));
+        let message = ready!(wire.socket.poll_message(cx));
         wire.heard = Instant::now();
         Poll::Ready(message)
     }
@@ -202,65 +184,51 @@ impl Connection {
 
     /// Hands the session's frames to the client and pings a silent one, until the session is closed.
     async fn write(&self, limits: &ServerLimits) -> Ended {
-        let mut frames = Vec::new();
+        let mut runs = Vec::new();
         let mut keep_alive = KeepAlive { pinged: None };
         let mut alarm = pin!(sleep_until(Instant::now() + limits.ping_interval));
         loop {
-            let woken = poll_fn(|cx| match self.session.poll_frames(cx, &mut frames) {
+            let woken = poll_fn(|cx| match self.session.poll_runs(cx, &mut runs) {
                 Poll::Ready(session) => Poll::Ready(Some(session)),
                 Poll::Pending => alarm.as_mut().poll(cx).map(|()| None),
             });
-            let mut ping = None;
             match woken.await {
-                Some(Ok(())) => {}
+                Some(Ok(())) => {
+                    let mut wire = self.wire.lock();
+                    runs.drain(..).for_each(|run| wire.socket.push(&run));
+                }
                 Some(Err(code)) => return Ended::Closed(code),
-                None => match keep_alive.check(self.wire.lock().heard, Instant::now(), limits) {
-                    Check::Wait { until } => {
-                        alarm.as_mut().reset(until);
-                        continue;
+                None => {
+                    let mut wire = self.wire.lock();
+                    match keep_alive.check(wire.heard, Instant::now(), limits) {
+                        Check::Wait { until } => {
+                            alarm.as_mut().reset(until);
+                            continue;
+                        }
+                        Check::Ping { until } => {
+                            alarm.as_mut().reset(until);
+                            wire.socket.push_ping();
+                        }
+                        Check::Gone => return Ended::Closed(CloseCode::PingTimeout),
                     }
-                    Check::Ping { until } => {
-                        alarm.as_mut().reset(until);
-                        ping = Some(Message::Ping(Bytes::new()));
-                    }
-                    Check::Gone => return Ended::Closed(CloseCode::PingTimeout),
-                },
+                }
             }
-            let mut messages = frames.drain(..).map(text).chain(ping);
-            // The time counts from the last step: who takes a long backlog slowly is not stuck.
+            // The time counts from the last write: who takes a long backlog slowly is not stuck.
             let sent = loop {
-                match timeout(limits.write_timeout, poll_fn(|cx| self.poll_send(cx, &mut messages))).await {
+                match timeout(limits.write_timeout, poll_fn(|cx| self.wire.lock().socket.poll_write(cx))).await {
                     Ok(Ok(false)) => {}
                     last => break last,
                 }
             };
-            drop(messages);
             match sent {
                 Ok(Ok(_)) => {}
                 Ok(Err(_)) => return Ended::Left(None),
                 Err(_) => return Ended::Stuck,
             }
-            if frames.capacity() > KEPT_FRAMES {
-                frames = Vec::new();
+            if runs.capacity() > KEPT_RUNS {
+                runs = Vec::new();
             }
         }
-    }
-
-    /// Buffers messages, and writes them out together when all are through: true then, false after a step.
-    fn poll_send(
-        &self,
-        cx: &mut Context<'_>,
-        messages: &mut impl Iterator<Item = Message>,
-    ) -> Poll<Result<bool, WsError>> {
-        let mut wire = self.wire.lock();
-        for _ in 0..STEP {
-            ready!(wire.socket.poll_ready_unpin(cx))?;
-            match messages.next() {
-                Some(message) => wire.socket.start_send_unpin(message)?,
-                None => return wire.socket.poll_flush_unpin(cx).map_ok(|()| true),
-            }
-        }
-        Poll::Ready(Ok(false))
     }
 }
 
@@ -297,11 +265,6 @@ impl KeepAlive {
     }
 }
 
-/// A frame as WebSocket message. Built by hand, because `Message::text` would check the UTF-8 once per recipient.
-fn text(frame: Frame) -> Message {
-    Message::Frame(WsFrame::message(frame.into_bytes(), OpCode::Data(Data::Text), true))
-}
-
 /// Says goodbye and waits for the answer, but not for long.
 async fn close(mut socket: Socket, code: u16, reason: &'static str, limits: &ServerLimits) {
     let goodbye = async {
@@ -315,10 +278,7 @@ async fn close(mut socket: Socket, code: u16, reason: &'static str, limits: &Ser
             }
         }
         // A socket that is dropped with something unread in it is reset, and the client may never see the code.
-        let stream = socket.get_mut();
-        if stream.shutdown().await.is_ok() {
-            let _ = tokio::io::copy(&mut stream.take(LINGER_BYTES), &mut tokio::io::sink()).await;
-        }
+        socket.linger(LINGER_BYTES).await;
     };
     let _ = timeout(limits.close_timeout, goodbye).await;
 }

@@ -38,9 +38,6 @@ pub struct ServerLimits {
     pub write_timeout: Duration,
     /// How long a closed client may take to answer, before it is cut off. Default: 5 s.
     pub close_timeout: Duration,
-    /// Bytes that every connection holds for reading, and up to how many frames to it are gathered into one write.
-    /// Default: 4 KiB.
-    pub buffer_bytes: usize,
 }
 
 impl Default for ServerLimits {
@@ -55,7 +52,6 @@ impl Default for ServerLimits {
             ping_timeout: Duration::from_secs(20),
             write_timeout: Duration::from_secs(20),
             close_timeout: Duration::from_secs(5),
-            buffer_bytes: 4 * 1024,
         }
     }
 }
@@ -72,7 +68,6 @@ impl ServerLimits {
             ("ping_timeout", self.ping_timeout.is_zero()),
             ("write_timeout", self.write_timeout.is_zero()),
             ("close_timeout", self.close_timeout.is_zero()),
-            ("buffer_bytes", self.buffer_bytes == 0),
         ];
         match zero.iter().find(|(_, is_zero)| *is_zero) {
             Some((name, _)) => Err(Code::Config.with(format!("the server's limit {name} is zero"))),

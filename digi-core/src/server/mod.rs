@@ -47,6 +47,7 @@ mod jwt;
 mod limits;
 mod log;
 mod origin;
+mod socket;
 
 use std::future::Future;
 use std::io;

@@ -7,4 +7,5 @@ mod chat;
 mod frames;
 mod handshake;
 mod life;
+mod socket;
 mod support;
