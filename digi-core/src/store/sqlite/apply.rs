@@ -234,7 +234,7 @@ struct Work<'t> {
     recent: &'t Recent,
     overlay: &'t RwLock<Overlay>,
     /// Messages as they are now.
-    changed: BTreeMap<MessageId, Message>,
+    changed: BTreeMap<MessageId, Arc<Message>>,
 }
 
 impl Work<'_> {
@@ -340,14 +340,14 @@ impl Work<'_> {
 
     fn change(&mut self, message: Message) -> Result<(), Stop> {
         journal::check(&message)?;
-        self.changed.insert(message.id, message);
+        self.changed.insert(message.id, Arc::new(message));
         Ok(())
     }
 
     /// A message as it is now.
     fn find(&self, id: MessageId) -> rusqlite::Result<Option<Message>> {
         if let Some(changed) = self.changed.get(&id) {
-            return Ok(Some(changed.clone()));
+            return Ok(Some(Message::clone(changed)));
         }
         let unplaced = self.overlay.read().room(id.split_own().0).and_then(|room| room.message(id).cloned());
         match unplaced {

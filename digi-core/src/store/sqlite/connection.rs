@@ -36,6 +36,8 @@ pub(super) struct Writer {
     pub(super) recent: Recent,
     pub(super) overlay: Arc<RwLock<Overlay>>,
     pub(super) sweep: Sweep,
+    /// See [`Writer::set_durable`].
+    pub(super) durable: bool,
     /// Dropped after the connection.
     _file: Arc<InUse>,
 }
@@ -50,7 +52,7 @@ impl Writer {
         overlay: Arc<RwLock<Overlay>>,
     ) -> Result<Self, StoreError> {
         let connection = open_for_writing(path, options)?;
-        Ok(Self { connection, recent: Recent::new(), overlay, sweep: Sweep::default(), _file: file })
+        Ok(Self { connection, recent: Recent::new(), overlay, sweep: Sweep::default(), durable: true, _file: file })
     }
 
     /// Carries out jobs until there can be no more, and places what they leave in the journal.
@@ -138,8 +140,10 @@ impl WriterHandle {
     ) -> Result<T, StoreError> {
         let (answer, answered) = oneshot::channel();
         let job = Box::new(move |writer: &mut Writer| {
+            // Commits are durable, unless setting that has failed behind the last piece that was placed.
+            let done = writer.set_durable(true).map_err(store_error).and_then(|()| job(writer));
             // Nobody waits any more: then nobody is told.
-            let _ = answer.send(job(writer));
+            let _ = answer.send(done);
         });
         let gone = |_| StoreError::Unavailable("the store's writer thread has ended".into());
         self.queue.send(job).await.map_err(gone)?;

@@ -56,7 +56,7 @@ impl Extent {
 #[derive(Default)]
 pub(super) struct Entry {
     pub(super) heads: Vec<(RoomId, StoredHead)>,
-    pub(super) messages: Vec<Message>,
+    pub(super) messages: Vec<Arc<Message>>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -160,13 +160,16 @@ impl Entry {
         let (mut n, mut rest) = (last, &*self.messages);
         loop {
             let mut bytes = 0;
-            let fits = |message: &&Message| {
+            let fits = |message: &&Arc<Message>| {
                 let first = bytes == 0;
                 bytes += size(message);
                 first || bytes <= PART
             };
             let (now, later) = rest.split_at(rest.iter().take_while(fits).count());
-            let part = Part { heads: std::mem::take(&mut heads), messages: now.iter().map(MessageRow::of).collect() };
+            let part = Part {
+                heads: std::mem::take(&mut heads),
+                messages: now.iter().map(|message| MessageRow::of(message)).collect(),
+            };
             n += 1;
             append.execute((n, encode(&part)?))?;
             rest = later;
@@ -192,7 +195,7 @@ fn decode(bytes: &[u8]) -> Result<Entry> {
     };
     Ok(Entry {
         heads: part.heads.iter().map(HeadRow::head).collect(),
-        messages: part.messages.iter().map(MessageRow::message).collect(),
+        messages: part.messages.iter().map(|row| Arc::new(row.message())).collect(),
     })
 }
 

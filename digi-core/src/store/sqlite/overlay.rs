@@ -1,12 +1,12 @@
 //! What stands in the journal and not yet in the tables, in memory.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::ops::{Bound, RangeInclusive};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Instant;
 
 use parking_lot::RwLock;
-use rusqlite::{Connection, Result, Transaction};
+use rusqlite::{Connection, Transaction};
 
 use super::journal::{self, Entry, Extent, size};
 use super::row::StoredHead;
@@ -34,7 +34,8 @@ pub(super) struct Overlay {
 pub(super) struct Unplaced {
     /// With the number of its entry.
     head: Option<(i64, StoredHead)>,
-    messages: BTreeMap<MessageId, (i64, Message)>,
+    /// The same, in the order of their ids. New messages have the highest.
+    messages: Vec<(i64, Arc<Message>)>,
     oldest: i64,
 }
 
@@ -49,18 +50,36 @@ impl Unplaced {
     }
 
     pub(super) fn message(&self, id: MessageId) -> Option<&Message> {
-        self.messages.get(&id).map(|(_, message)| message)
+        self.search(id).ok().map(|place| &*self.messages[place].1)
     }
 
     pub(super) fn messages(&self) -> impl Iterator<Item = &Message> {
-        self.messages.values().map(|(_, message)| message)
+        self.messages.iter().map(|(_, message)| &**message)
     }
 
     /// Those whose ids lie between two, in order.
     pub(super) fn between(&self, (first, last): (i64, i64)) -> impl DoubleEndedIterator<Item = &Message> {
-        let range: RangeInclusive<_> = MessageId(first)..=MessageId(last.max(first));
-        let found = (first <= last).then(|| self.messages.range(range));
-        found.into_iter().flatten().map(|(_, (_, message))| message)
+        let place = |id| self.messages.partition_point(|(_, message)| message.id.0 < id);
+        let (from, to) = (place(first), place(last.saturating_add(1)));
+        self.messages[from..to.max(from)].iter().map(|(_, message)| &**message)
+    }
+
+    fn search(&self, id: MessageId) -> Result<usize, usize> {
+        match self.messages.last() {
+            Some((_, last)) if last.id < id => Err(self.messages.len()),
+            _ => self.messages.binary_search_by_key(&id, |(_, message)| message.id),
+        }
+    }
+
+    /// The message as it was.
+    fn put(&mut self, n: i64, message: Arc<Message>) -> Option<Arc<Message>> {
+        match self.search(message.id) {
+            Ok(place) => Some(std::mem::replace(&mut self.messages[place], (n, message)).1),
+            Err(place) => {
+                self.messages.insert(place, (n, message));
+                None
+            }
+        }
     }
 }
 
@@ -131,7 +150,7 @@ impl Overlay {
             let room = Arc::make_mut(self.rooms.entry(id).or_insert_with(new));
             self.bytes += size(&message);
             self.messages += 1;
-            if let Some((_, before)) = room.messages.insert(message.id, (n, message)) {
+            if let Some(before) = room.put(n, message) {
                 self.bytes -= size(&before);
                 self.messages -= 1;
             } else if room.messages.len() == FULL {
@@ -146,7 +165,7 @@ impl Overlay {
         let Some(room) = self.rooms.get_mut(&id) else { return };
         let room = Arc::make_mut(room);
         let (mut messages, mut bytes) = (0, 0);
-        room.messages.retain(|_, (n, message)| {
+        room.messages.retain(|(n, message)| {
             let stays = *n > through;
             if !stays {
                 messages += 1;
@@ -177,7 +196,7 @@ impl Overlay {
     }
 
     /// Takes in what others have appended or placed since, as a snapshot shows it.
-    fn catch_up(&mut self, connection: &Connection, extent: Extent) -> Result<()> {
+    fn catch_up(&mut self, connection: &Connection, extent: Extent) -> rusqlite::Result<()> {
         self.trimmed(extent.placed);
         if self.extent.last < extent.last {
             journal::read_after(connection, self.extent.last, |n, entry| self.put(n, entry))?;
@@ -193,7 +212,7 @@ pub(super) fn snapshot<'c, T>(
     connection: &'c Connection,
     overlay: &RwLock<Overlay>,
     take: impl Fn(&Overlay) -> T,
-) -> Result<(Transaction<'c>, T)> {
+) -> rusqlite::Result<(Transaction<'c>, T)> {
     loop {
         let snapshot = connection.unchecked_transaction()?;
         // The snapshot begins with its first read. As nothing can leave the overlay meanwhile, it has whatever the
@@ -216,7 +235,7 @@ pub(super) fn snapshot<'c, T>(
 }
 
 /// Brings the overlay up to a transaction that writes, and so up to everything that is committed.
-pub(super) fn catch_up(transaction: &Transaction<'_>, overlay: &RwLock<Overlay>) -> Result<Extent> {
+pub(super) fn catch_up(transaction: &Transaction<'_>, overlay: &RwLock<Overlay>) -> rusqlite::Result<Extent> {
     let extent = Extent::read(transaction)?;
     if overlay.read().extent != extent {
         overlay.write().catch_up(transaction, extent)?;

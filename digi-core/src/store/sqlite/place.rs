@@ -96,9 +96,27 @@ impl Writer {
         Ok(())
     }
 
-    /// Places rooms in one transaction: that one, then those that the sweep comes by or, without one, those that are full.
-    /// What fails is still in the overlay, and the next sweep comes by.
-    fn piece(&mut self, mut first: Option<RoomId>) -> Result<()> {
+    /// Places some rooms. That need not reach the disk: what it moves is in the journal, and leaves it in a transaction
+    /// that reaches the disk no earlier than this one.
+    fn piece(&mut self, first: Option<RoomId>) -> Result<()> {
+        self.set_durable(false)?;
+        let placed = self.place_rooms(first);
+        self.set_durable(true)?;
+        placed
+    }
+
+    /// Whether a commit waits until it is on the disk. For every job it does.
+    pub(super) fn set_durable(&mut self, durable: bool) -> Result<()> {
+        if self.durable != durable {
+            self.connection.pragma_update(None, "synchronous", if durable { "FULL" } else { "NORMAL" })?;
+            self.durable = durable;
+        }
+        Ok(())
+    }
+
+    /// In one transaction: that room, then those that the sweep comes by or, without one, those that are full. What fails
+    /// is still in the overlay, and the next sweep comes by.
+    fn place_rooms(&mut self, mut first: Option<RoomId>) -> Result<()> {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let Extent { last, .. } = overlay::catch_up(&transaction, &self.overlay)?;
         let (mut rooms, mut messages, mut is_last) = (HashSet::new(), 0, false);
