@@ -82,11 +82,14 @@ def test_what_a_native_store_has_not_placed_is_not_passed_over(tmp_path: Path) -
     connections["default"].close()
     with digi.Engine("a secret of at least thirty-two bytes", f"sqlite:{tmp_path / 'native.db'}"):
         pass
+    store = OrmStore()
+    store.migrate()
+    room = store.create_room(NewRoom([("7", "alice", "member")]), NOW)
     with connections["default"].cursor() as cursor:
         cursor.execute("INSERT INTO digi_journal (n, batch) VALUES (9, x'01')")
-    connections["default"].close()
-    with pytest.raises(digi.ConfigError, match="left messages in its journal"):
-        OrmStore().migrate()
+    for use in (store.migrate, lambda: store.raise_epoch(room, (1, 1), NOW)):
+        with pytest.raises(digi.ConfigError, match="left messages in its journal"):
+            use()
 
 
 @pytest.mark.usefixtures("sqlite")

@@ -10,7 +10,6 @@ from itertools import count
 import django
 from django.db import OperationalError
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.backends.utils import CursorWrapper
 
 from digi.django import older
 from digi.errors import ConfigError
@@ -46,14 +45,17 @@ def prepare(connection: BaseDatabaseWrapper) -> None:
         if mode not in ("wal", "memory"):
             raise OperationalError(f"the file system allows no write-ahead log (journal_mode stayed {mode})")
         cursor.execute("PRAGMA synchronous = FULL")
-        _refuse_unplaced(cursor)
     setattr(connection, _ATTRIBUTE, (connection.connection, next(_generations)))
 
 
-def _refuse_unplaced(cursor: CursorWrapper) -> None:
-    """The native store writes to a journal first, and what stands there is in no table yet."""
-    cursor.execute("SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE name = 'digi_journal')")
-    if cursor.fetchone() == (1,):
+def refuse_unplaced(connection: BaseDatabaseWrapper) -> None:
+    """The native store writes to a journal first, and what stands there is in no table yet. To be called within a
+    transaction that nobody else writes beside.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE name = 'digi_journal')")
+        if cursor.fetchone() == (0,):
+            return
         cursor.execute("SELECT EXISTS (SELECT 1 FROM digi_journal)")
         if cursor.fetchone() == (1,):
             raise ConfigError(

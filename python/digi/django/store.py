@@ -40,7 +40,7 @@ from digi.django.mssql import is_sql_server
 from digi.django.project_keys import Stored
 from digi.django.project_tables import ProjectTables
 from digi.django.schema import LOG_TABLE, ROOM_KEY_TABLE, TABLES
-from digi.django.sqlite import beginning, marker, prepare, refuse_memory
+from digi.django.sqlite import beginning, marker, prepare, refuse_memory, refuse_unplaced
 from digi.django.tables import LAST_POS, LAST_ROOM, HeadRow, MessageRow, Tables
 from digi.errors import (
     ConfigError,
@@ -156,6 +156,8 @@ class OrmStore:
         committing = False
         try:
             with beginning(connection, "IMMEDIATE"), transaction.atomic(using=self.using):
+                if connection.vendor == "sqlite":
+                    refuse_unplaced(connection)
                 done = work(self._tables(connection))
                 committing = True
         except Error as error:
@@ -270,6 +272,7 @@ class OrmStore:
             if connection.vendor == "sqlite":
                 refuse_memory(connection)
                 prepare(connection)
+                refuse_unplaced(connection)
             present = set(connection.introspection.table_names())
         except Error as error:
             raise as_store_error(connection, error) from error
