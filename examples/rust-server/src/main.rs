@@ -24,6 +24,7 @@ use digi_core::{Code, RoomId, UserKey};
 use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use jsonwebtoken::{EncodingKey, Header};
+use mimalloc::MiMalloc;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -35,6 +36,10 @@ const ROUTE: &str = "/ws/chat/";
 const LOGIN_LIFETIME: u64 = 60;
 
 const POLICY: &str = "default-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// A message is a dozen of small allocations: with the system's allocator they take a tenth of the time.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {

@@ -1,16 +1,16 @@
-//! Load runs of Digi's server, beside a bare fan-out that stores nothing, and of Digi under Uvicorn, beside Django
-//! Channels: `make bench`.
+//! Load runs of Digi's server and of Digi under Uvicorn, beside other servers, most of which store nothing: `make bench`.
 //!
-//! Each peer is a process of its own (this program again, as `serve` or `bare`, or `python/peers.py`); this process
-//! makes the load, with one thread and as little work per frame as it can, and checks that every member of a room gets
-//! every message once and in one order. Peers take turns in short rounds, so that what else the machine does hits all
-//! alike; what counts are the ratios. The rounds' medians are printed and, with everything that was measured, written to `load.json`.
+//! Each peer is a process of its own (this program again, as `serve`, `bare` or `epoll`; `python/`, `node/`); this
+//! process makes the load, with one thread and as little work per frame as it can, and checks that every member of a
+//! room gets every message once and in one order. Peers take turns in short rounds, so that what else the machine does
+//! hits all alike; what counts are the ratios. A table, charts and everything that was measured go to `target/bench`.
 //!
 //! Digi does all its work: the JWT and the room's token of each connection are checked, the membership is read, and
 //! every message is committed to SQLite with `synchronous=FULL` before anybody gets it. Only the rate limits are off.
 //!
 //! `digi-load layer`, a part of `make bench`, measures the channel layer on Redis beside a bare pair of connections.
-//! `digi-load c` measures what the C ABI costs. `make bench-store` measures the store alone, behind an engine in this process: any store, by its URL.
+//! `digi-load c` measures what the C ABI costs. `make bench-store` measures the store alone, behind an engine in this
+//! process: any store, by its URL.
 
 mod arrivals;
 mod bare;
@@ -38,6 +38,10 @@ use std::process::ExitCode;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use options::{Job, Options};
+
+/// As in a server of one's own, see examples/rust-server. The peers in Rust have it, too.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
