@@ -6,16 +6,19 @@ set -x
 
 cargo fmt --all --check
 cargo clippy --workspace --all-targets --all-features -- -D warnings
-# Each feature alone, and none: what only compiles beside another feature shows here.
+# Each feature alone, and none: what only compiles beside another feature shows here. Where the C library has a feature of
+# the same name, both together: what they depend on is then read once.
 alone=$(cargo metadata --no-deps --format-version 1 | python3 -c '
 import json, sys
-packages = {package["name"]: package for package in json.load(sys.stdin)["packages"]}
-for name in ("digi-core", "digi-ffi"):
-    print(name, *(f"{name}:{feature}" for feature in sorted(packages[name]["features"].keys() - {"default"})))')
-for one in $alone; do
-  [[ $one == *:* ]] && feature=${one#*:} || feature=""
-  cargo clippy -p "${one%:*}" --lib --no-default-features --features "$feature" -- -D warnings
-done
+packages = {package["name"]: package["features"].keys() - {"default"} for package in json.load(sys.stdin)["packages"]}
+core, ffi = packages["digi-core"], packages["digi-ffi"]
+print("-p digi-core\n-p digi-ffi")
+for feature in sorted(core):
+    both = f" -p digi-ffi --features digi-ffi/{feature}" if feature in ffi else ""
+    print(f"-p digi-core --features digi-core/{feature}{both}")')
+while read -r -a one; do
+  cargo clippy --lib --no-default-features "${one[@]}" -- -D warnings </dev/null
+done <<<"$alone"
 
 cargo deny check --hide-inclusion-graph licenses bans sources
 # The advisories are a git repository, which not every machine reaches.
