@@ -4,7 +4,7 @@
 use std::cell::Cell;
 
 use digi_core::event::{Event, EventKind};
-use digi_core::frame::Frame;
+use digi_core::frame::{Frame, Run};
 use digi_core::room::{JoinAnswer, Room, RoomLimits, SessionId};
 use digi_core::store::model::{Head, Membership, MessageOp, Role};
 use digi_core::{Cursor, Epoch, MessageId, Millis, RoomId, Seq};
@@ -22,9 +22,9 @@ fn main() {
 /// Counts frames and bytes: what is left is the room's own work.
 type Outbox = Cell<(u64, usize)>;
 
-fn count(outbox: &Outbox, frame: &Frame) -> bool {
+fn count(outbox: &Outbox, run: &Run) -> bool {
     let (frames, bytes) = outbox.get();
-    outbox.set((frames + 1, bytes + frame.as_bytes().len()));
+    outbox.set((frames + run.frames().len() as u64, bytes + run.bytes()));
     true
 }
 
