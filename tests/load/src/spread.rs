@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::generator::Round;
 
-/// Lowest, middle and highest of the rounds.
+/// Lowest, middle and highest of the rounds. Not a number where one round has none.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Spread {
     pub(crate) min: f64,
@@ -16,7 +16,8 @@ impl Spread {
     pub(crate) fn of(values: impl IntoIterator<Item = f64>) -> Self {
         let mut values: Vec<_> = values.into_iter().collect();
         values.sort_by(f64::total_cmp);
-        let at = |index: usize| values.get(index).copied().unwrap_or(f64::NAN);
+        let is_whole = values.iter().all(|value| !value.is_nan());
+        let at = |index: usize| values.get(index).copied().filter(|_| is_whole).unwrap_or(f64::NAN);
         Self { min: at(0), median: at(values.len() / 2), max: at(values.len().saturating_sub(1)) }
     }
 
@@ -96,6 +97,7 @@ mod tests {
         assert_eq!(spread.show(), "3.00 [1.00-20.0]");
         assert_eq!(Spread::of([250.0]).show(), "250");
         assert_eq!(Spread::of([]).show(), "-");
+        assert_eq!(Spread::of([1.0, f64::NAN]).show(), "-");
     }
 
     #[test]
