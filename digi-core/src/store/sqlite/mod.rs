@@ -1,7 +1,8 @@
 //! The embedded store: rooms in one SQLite file.
 //!
 //! * The write-ahead log is on and `synchronous` is `FULL`: what [`Store::apply`] has reported survives a crash of the
-//!   process, of the system and of the power supply, as far as the disk keeps its promises.
+//!   process, of the system and of the power supply, as far as the disk keeps its promises. (Placing, see below, moves
+//!   what is safe already, and does not wait for the disk.)
 //! * One thread owns the one connection that writes; reads run beside it, each in a snapshot of its own.
 //! * Several stores, in this process or in others of the same machine, may have one file open; a network file system is
 //!   no place for it. **Never two copies of SQLite in one process on one file**: [`SqliteStore::open`] refuses what is

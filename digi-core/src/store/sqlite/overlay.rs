@@ -135,12 +135,18 @@ impl Overlay {
         self.rooms.range((from, Bound::Unbounded)).next().map(|(room, _)| *room)
     }
 
-    /// Takes in an entry. One that is in here already changes nothing.
+    /// Takes in an entry, whose last row has that number. One that is in here already changes nothing: a reader may have
+    /// caught up with it, and with what others wrote behind it, before the writer came to say so.
     pub(super) fn put(&mut self, n: i64, entry: Entry) {
+        if n <= self.extent.last {
+            return;
+        }
+        // Of a large entry the rows before are this one's, too.
+        let first = self.extent.last + 1;
         if self.rooms.is_empty() {
             self.since = Instant::now();
         }
-        let new = || Arc::new(Unplaced { oldest: n, ..Unplaced::default() });
+        let new = || Arc::new(Unplaced { oldest: first, ..Unplaced::default() });
         for (room, head) in entry.heads {
             let room = Arc::make_mut(self.rooms.entry(room).or_insert_with(new));
             room.head = Some((n, head));
@@ -241,4 +247,81 @@ pub(super) fn catch_up(transaction: &Transaction<'_>, overlay: &RwLock<Overlay>)
         overlay.write().catch_up(transaction, extent)?;
     }
     Ok(extent)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{Epoch, Millis, Seq};
+    use crate::store::model::Head;
+
+    fn entry(room: i64, last_seq: u64, bodies: &[(u64, &str)]) -> Entry {
+        let head = Head { epoch: Epoch(9), last_seq: Seq(last_seq) };
+        let message = |(pos, body): &(u64, &str)| {
+            Arc::new(Message {
+                id: MessageId::own(RoomId(room), Seq(*pos)).unwrap(),
+                room: RoomId(room),
+                pos: Seq(*pos),
+                sender: "7".into(),
+                sender_name: "alice".into(),
+                body: Some((*body).into()),
+                client_id: None,
+                created_at: Millis(1),
+                edited_at: None,
+                deleted_at: None,
+            })
+        };
+        let stored = StoredHead { head, floor: Seq(0), last_at: Millis(1) };
+        Entry { heads: vec![(RoomId(room), stored)], messages: bodies.iter().map(message).collect() }
+    }
+
+    fn bodies(overlay: &Overlay, room: i64) -> Vec<String> {
+        let room = overlay.room(RoomId(room));
+        room.map(|room| room.messages().filter_map(|message| message.body.as_deref().map(str::to_owned)).collect())
+            .unwrap_or_default()
+    }
+
+    /// The journal must not be removed up to the last row of an entry of which nothing is placed.
+    #[test]
+    fn an_entry_of_several_rows_is_there_from_its_first() {
+        let mut overlay = Overlay::new();
+        overlay.put(1, entry(1, 1, &[(1, "a")]));
+        overlay.put(5, entry(2, 1, &[(1, "b")]));
+        assert_eq!(overlay.room(RoomId(2)).unwrap().oldest(), 2);
+        overlay.forget(RoomId(1), 5);
+        overlay.put(7, entry(1, 2, &[(2, "c")]));
+        assert_eq!(overlay.room(RoomId(1)).unwrap().oldest(), 6);
+    }
+
+    #[test]
+    fn who_comes_late_changes_nothing() {
+        let mut overlay = Overlay::new();
+        overlay.put(1, entry(1, 1, &[(1, "a")]));
+        overlay.put(2, entry(1, 2, &[(1, "edited")]));
+        overlay.put(1, entry(1, 1, &[(1, "a")]));
+        assert_eq!(
+            (bodies(&overlay, 1), overlay.head(RoomId(1)).unwrap().head.last_seq),
+            (vec!["edited".to_owned()], Seq(2))
+        );
+        overlay.trimmed(2);
+        overlay.put(2, entry(1, 2, &[(1, "edited")]));
+        assert_eq!((bodies(&overlay, 1), overlay.messages(), overlay.bytes()), (vec![], 0, 0));
+    }
+
+    #[test]
+    fn messages_stand_in_order_and_leave_with_their_entry() {
+        let mut overlay = Overlay::new();
+        overlay.put(1, entry(1, 3, &[(1, "a"), (3, "c")]));
+        overlay.put(2, entry(1, 4, &[(2, "b")]));
+        overlay.put(3, entry(1, 5, &[(3, "C")]));
+        assert_eq!(bodies(&overlay, 1), ["a", "b", "C"]);
+        let room = overlay.room(RoomId(1)).unwrap().clone();
+        let id = |pos| MessageId::own(RoomId(1), Seq(pos)).unwrap();
+        let between =
+            |first: u64, last: u64| room.between((id(first).0, id(last).0)).map(|m| m.pos.0).collect::<Vec<_>>();
+        assert_eq!((between(2, 3), between(4, 9), between(3, 1)), (vec![2, 3], vec![], vec![]));
+        assert_eq!(room.message(id(3)).unwrap().body.as_deref(), Some("C"));
+        overlay.forget(RoomId(1), 2);
+        assert_eq!((bodies(&overlay, 1), overlay.messages()), (vec!["C".to_owned()], 1));
+    }
 }

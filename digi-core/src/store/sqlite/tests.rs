@@ -129,6 +129,35 @@ fn whoever_opens_the_file_finds_what_was_not_placed() {
     assert_eq!((count(&two, "digi_message"), count(&two, "digi_journal")), (3, 0));
 }
 
+/// A sweep that has come by a room goes on while a batch of several rows of the journal comes to it: those rows stay.
+#[test]
+fn a_sweep_removes_nothing_of_what_came_behind_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("chat.db");
+    let mut one = Process::open(&path);
+    let ids = rooms(&mut one, 2);
+    for part in 0..3 {
+        one.apply((0..700).map(|n| add(ids[0], &format!("{part} {n}"))).collect());
+    }
+    one.apply(vec![add(ids[1], "b")]);
+    // More than a piece is in the first room.
+    one.writer.place_piece().unwrap();
+    assert_eq!(count(&one, "digi_message"), 2_100);
+    let long = |n: u8| Action::Add { body: char::from(n).to_string().repeat(200 << 10).into(), client_id: None };
+    one.apply((b'a'..b'd').map(|n| command(ids[0], long(n))).collect());
+    one.writer.place_piece().unwrap();
+    assert_eq!(count(&one, "digi_message"), 2_101);
+    let now = one.room(ids[0]);
+    assert_eq!(now.0.head.last_seq, Seq(2_103));
+    // Whoever opens the file, now or when this process is gone, has the same.
+    let mut two = Process::open(&path);
+    assert_eq!(two.room(ids[0]), now);
+    drop(one);
+    assert_eq!(two.room(ids[0]), now);
+    two.writer.place_all().unwrap();
+    assert_eq!((two.room(ids[0]), count(&two, "digi_message"), count(&two, "digi_journal")), (now, 2_104, 0));
+}
+
 #[test]
 fn purging_and_raising_leave_nothing_behind_in_the_journal() {
     let dir = tempfile::tempdir().unwrap();
