@@ -125,7 +125,7 @@ impl Session {
         self.take(text).await
     }
 
-    /// The same for whoever runs on the engine's own threads, which no other process has.
+    /// The same for the server, whose tasks live on a runtime's threads: a forked process has none of those.
     pub(crate) async fn take(&self, text: &str) -> Result<(), Error> {
         self.core.writer.wait_for_space().await;
         let _taking = self.core.writer.hold();

@@ -72,33 +72,48 @@ impl Socket {
 
     /// The next message; none once both sides have said goodbye, or behind an error.
     pub(super) fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Message, WsError>>> {
-        if self.ended {
-            return Poll::Ready(None);
+        if !self.ended {
+            match ready!(self.poll_protocol(cx)) {
+                Err(WsError::ConnectionClosed | WsError::AlreadyClosed) => self.ended = true,
+                message => {
+                    self.ended = message.is_err();
+                    return Poll::Ready(Some(message));
+                }
+            }
         }
+        // The rest of a goodbye.
+        let _ = ready!(self.link.poll_write_all(cx));
+        Poll::Ready(None)
+    }
+
+    fn poll_protocol(&mut self, cx: &mut Context<'_>) -> Poll<Result<Message, WsError>> {
         let mut io = Io { link: &mut self.link, cx };
-        let message = match blocking(self.protocol.read(&mut io)) {
-            // The pong that was kept while others waited goes out behind them, and nothing else would see to that.
-            Poll::Pending => match blocking(self.protocol.flush(&mut io)) {
-                Poll::Ready(Err(error)) => Err(error),
-                Poll::Ready(Ok(())) | Poll::Pending => return Poll::Pending,
-            },
-            Poll::Ready(message) => message,
-        };
-        self.ended = message.is_err();
-        match message {
-            Err(WsError::ConnectionClosed | WsError::AlreadyClosed) => Poll::Ready(None),
-            message => Poll::Ready(Some(message)),
+        if let Poll::Ready(message) = blocking(self.protocol.read(&mut io)) {
+            return Poll::Ready(message);
+        }
+        // The pong that was kept while others waited goes out behind them, and the rest of one that was written in part:
+        // nothing else would see to that.
+        if let Poll::Ready(Err(error)) = blocking(self.protocol.flush(&mut io)) {
+            return Poll::Ready(Err(error));
+        }
+        match self.link.poll_write_all(cx) {
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error.into())),
+            Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
         }
     }
 
-    /// Frames that are to be written.
+    /// Frames that are to be written, unless the client has said goodbye.
     pub(super) fn push(&mut self, run: &Run) {
-        self.link.outgoing.push_back(run.wire(encode).clone());
+        if self.protocol.can_write() {
+            self.link.outgoing.push_back(run.wire(encode).clone());
+        }
     }
 
     /// A ping that is to be written.
     pub(super) fn push_ping(&mut self) {
-        self.link.outgoing.push_back(Bytes::from_static(PING));
+        if self.protocol.can_write() {
+            self.link.outgoing.push_back(Bytes::from_static(PING));
+        }
     }
 
     /// Writes once: true when nothing is left.
@@ -106,22 +121,31 @@ impl Socket {
         if !ready!(self.link.poll_write_once(cx))? {
             return Poll::Ready(Ok(false));
         }
-        match blocking(self.protocol.flush(&mut Io { link: &mut self.link, cx })) {
+        match ready!(blocking(self.protocol.flush(&mut Io { link: &mut self.link, cx }))) {
             // Both sides have said goodbye: whoever reads hears of it.
-            Poll::Ready(Err(WsError::ConnectionClosed)) => Poll::Ready(Ok(true)),
-            flushed => flushed.map_ok(|()| true),
+            Ok(()) | Err(WsError::ConnectionClosed) => Poll::Ready(Ok(self.link.outgoing.is_empty())),
+            Err(error) => Poll::Ready(Err(error)),
         }
     }
 
-    /// Writes a message.
+    /// Writes a message behind all that waits.
     pub(super) async fn send(&mut self, message: Message) -> Result<(), WsError> {
         let mut message = Some(message);
         poll_fn(|cx| {
-            while !ready!(self.link.poll_write_once(cx))? {}
-            let mut io = Io { link: &mut self.link, cx };
-            match message.take() {
-                Some(message) => blocking(self.protocol.write(&mut io, message)),
-                None => blocking(self.protocol.flush(&mut io)),
+            loop {
+                ready!(self.link.poll_write_all(cx))?;
+                let mut io = Io { link: &mut self.link, cx };
+                ready!(blocking(self.protocol.flush(&mut io)))?;
+                match message.take() {
+                    // Where it has to wait, it is the protocol's, and flushed.
+                    Some(message) => {
+                        if let Poll::Ready(Err(error)) = blocking(self.protocol.write(&mut io, message)) {
+                            return Poll::Ready(Err(error));
+                        }
+                    }
+                    None if self.link.outgoing.is_empty() => return Poll::Ready(Ok(())),
+                    None => {}
+                }
             }
         })
         .await
@@ -185,6 +209,11 @@ impl Link {
         Poll::Ready(Ok(self.outgoing.is_empty()))
     }
 
+    fn poll_write_all(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !ready!(self.poll_write_once(cx))? {}
+        Poll::Ready(Ok(()))
+    }
+
     fn wrote(&mut self, mut written: usize) {
         while let Some(first) = self.outgoing.front_mut() {
             if written < first.len() {
@@ -242,13 +271,10 @@ impl Read for Io<'_, '_> {
 impl Write for Io<'_, '_> {
     fn write(&mut self, frame: &[u8]) -> io::Result<usize> {
         let blocked = || Err(ErrorKind::WouldBlock.into());
-        loop {
-            match self.link.poll_write_once(self.cx) {
-                Poll::Ready(Ok(true)) => break,
-                Poll::Ready(Ok(false)) => {}
-                Poll::Ready(Err(error)) => return Err(error),
-                Poll::Pending => return blocked(),
-            }
+        match self.link.poll_write_all(self.cx) {
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(error)) => return Err(error),
+            Poll::Pending => return blocked(),
         }
         match Pin::new(&mut self.link.stream).poll_write(self.cx, frame) {
             Poll::Ready(Ok(written)) => {
