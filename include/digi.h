@@ -10,10 +10,10 @@
  *   #include <stdlib.h>
  *
  *   // Every function that can fail says so, and why.
- *   static void check(digi_result result, digi_error *error) {
+ *   static void check(digi_result result, digi_error **error) {
  *     if (result == DIGI_OK) return;
- *     fprintf(stderr, "%s: %s\n", digi_result_name(result), digi_error_text(error));
- *     digi_error_free(error);
+ *     fprintf(stderr, "%s: %s\n", digi_result_name(result), digi_error_text(*error));
+ *     digi_error_free(*error);
  *     exit(1);
  *   }
  *
@@ -22,7 +22,7 @@
  *     digi_error *error = NULL;
  *     digi_frame *frame;
  *     size_t length;
- *     check(digi_session_next(session, -1, &frame, &error), error);
+ *     check(digi_session_next(session, -1, &frame, &error), &error);
  *     const char *text = digi_frame_text(frame, &length);
  *     printf("%s: %.*s\n", member->user_name.data, (int)length, text);
  *     digi_frame_free(frame);
@@ -34,29 +34,29 @@
  *     digi_text store = DIGI_TEXT("memory:");  // or sqlite:chat.db
  *
  *     digi_cipher *cipher;
- *     check(digi_cipher_new(secret.data, secret.length, &cipher, &error), error);
+ *     check(digi_cipher_new(secret.data, secret.length, &cipher, &error), &error);
  *     digi_config *config;
- *     check(digi_config_new(cipher, &config, &error), error);
- *     check(digi_config_set(config, "store", 5, store.data, store.length, &error), error);
+ *     check(digi_config_new(cipher, &config, &error), &error);
+ *     check(digi_config_set(config, "store", 5, store.data, store.length, &error), &error);
  *     digi_engine *engine;
- *     check(digi_engine_new(config, &engine, &error), error);
+ *     check(digi_engine_new(config, &engine, &error), &error);
  *     digi_config_free(config);
  *
  *     digi_member members[2] = {{DIGI_TEXT("7"), DIGI_TEXT("alice"), DIGI_ROLE_MEMBER},
  *                               {DIGI_TEXT("8"), DIGI_TEXT("bob"), DIGI_ROLE_MEMBER}};
  *     int64_t room;
- *     check(digi_engine_create_room(engine, 0, "lobby", 5, members, 2, &room, &error), error);
+ *     check(digi_engine_create_room(engine, 0, "lobby", 5, members, 2, &room, &error), &error);
  *
  *     // What stands in a URL in place of the room's id, and comes back with a connection.
  *     char token[DIGI_TOKEN_SIZE];
- *     check(digi_cipher_seal(cipher, DIGI_KIND_ROOM, room, token, sizeof token, NULL, &error), error);
+ *     check(digi_cipher_seal(cipher, DIGI_KIND_ROOM, room, token, sizeof token, NULL, &error), &error);
  *     digi_session *sessions[2];
  *     for (int i = 0; i < 2; i++) {
  *       digi_scope scope = {.size = sizeof scope};
  *       scope.token = digi_text_of(token);
  *       scope.user = members[i].user;
  *       scope.user_name = members[i].user_name;
- *       check(digi_engine_connect(engine, &scope, &sessions[i], &error), error);
+ *       check(digi_engine_connect(engine, &scope, &sessions[i], &error), &error);
  *     }
  *
  *     // Connecting doesn't wait. Who has had the first frame is in the room, and gets what comes from then on.
@@ -64,13 +64,13 @@
  *
  *     // What a browser would send, and both would get.
  *     digi_text hello = DIGI_TEXT("{\"type\": \"add\", \"message\": \"hello\"}");
- *     check(digi_session_receive(sessions[0], hello.data, hello.length, -1, &error), error);
+ *     check(digi_session_receive(sessions[0], hello.data, hello.length, -1, &error), &error);
  *
  *     for (int i = 0; i < 2; i++) {
  *       show(&members[i], sessions[i]);
  *       digi_session_free(sessions[i]);
  *     }
- *     check(digi_engine_close(engine, &error), error);
+ *     check(digi_engine_close(engine, &error), &error);
  *     digi_engine_free(engine);
  *     digi_cipher_free(cipher);
  *     return 0;

@@ -21,9 +21,9 @@ static digi_session *session;
 /* The token of my last message, to edit or delete it. */
 static char last[DIGI_TOKEN_SIZE];
 
-static void check(digi_result result, digi_error *error) {
+static void check(digi_result result, digi_error **error) {
   if (result == DIGI_OK) return;
-  fprintf(stderr, "%s: %s\n", digi_result_name(result), digi_error_text(error));
+  fprintf(stderr, "%s: %s\n", digi_result_name(result), digi_error_text(*error));
   exit(1);
 }
 
@@ -109,7 +109,7 @@ static void send_line(char *line) {
     append(frame, sizeof frame, line);
   }
   strcat(frame, "\"}");
-  check(digi_session_receive(session, frame, strlen(frame), -1, &error), error);
+  check(digi_session_receive(session, frame, strlen(frame), -1, &error), &error);
 }
 
 /* The keyboard, line by line; whether there is more to come. */
@@ -138,13 +138,13 @@ static void enter_room(const char *name) {
   digi_command join = {.size = sizeof join};
   digi_result result = digi_engine_create_room(engine, ROOM, "lobby", 5, NULL, 0, &room, &error);
   if (result == DIGI_ERR_ROOM_EXISTS) digi_error_free(error);
-  else check(result, error);
+  else check(result, &error);
   error = NULL;
   join.change = DIGI_CHANGE_JOIN;
   join.as_host = true;
   join.room = ROOM;
   join.user = join.user_name = digi_text_of(name);
-  check(digi_engine_submit(engine, &join, NULL, &error), error);
+  check(digi_engine_submit(engine, &join, NULL, &error), &error);
 }
 
 int main(int argc, char **argv) {
@@ -161,20 +161,20 @@ int main(int argc, char **argv) {
     return 2;
   }
   snprintf(store, sizeof store, "sqlite:%s", argv[1]);
-  check(digi_cipher_new(secret, sizeof secret - 1, &cipher, &error), error);
-  check(digi_config_new(cipher, &config, &error), error);
-  check(digi_config_set(config, "store", 5, store, strlen(store), &error), error);
-  check(digi_config_set(config, "close_spread_ms", 15, "0", 1, &error), error);
-  check(digi_engine_new(config, &engine, &error), error);
+  check(digi_cipher_new(secret, sizeof secret - 1, &cipher, &error), &error);
+  check(digi_config_new(cipher, &config, &error), &error);
+  check(digi_config_set(config, "store", 5, store, strlen(store), &error), &error);
+  check(digi_config_set(config, "close_spread_ms", 15, "0", 1, &error), &error);
+  check(digi_engine_new(config, &engine, &error), &error);
   enter_room(argv[2]);
 
-  check(digi_cipher_seal(cipher, DIGI_KIND_ROOM, ROOM, token, sizeof token, NULL, &error), error);
+  check(digi_cipher_seal(cipher, DIGI_KIND_ROOM, ROOM, token, sizeof token, NULL, &error), &error);
   digi_scope scope = {.size = sizeof scope};
   scope.token = digi_text_of(token);
   scope.user = digi_text_of(argv[2]);
-  check(digi_engine_connect(engine, &scope, &session, &error), error);
+  check(digi_engine_connect(engine, &scope, &session, &error), &error);
 
-  check(digi_engine_descriptor(engine, &descriptor, &error), error);
+  check(digi_engine_descriptor(engine, &descriptor, &error), &error);
   frames.data.fd = descriptor;
   loop = epoll_create1(EPOLL_CLOEXEC);
   if (loop < 0 || epoll_ctl(loop, EPOLL_CTL_ADD, descriptor, &frames) < 0 ||
@@ -192,7 +192,7 @@ int main(int argc, char **argv) {
   }
   close(loop);
   /* Stores what is on its way. */
-  check(digi_engine_close(engine, &error), error);
+  check(digi_engine_close(engine, &error), &error);
   digi_session_free(session);
   digi_engine_free(engine);
   digi_config_free(config);
