@@ -413,7 +413,7 @@ impl Encoder {
         let message_id = self.keyring.seal(Kind::Message, message.id.get());
         let body = message.body.as_deref();
         let capacity = 160 + message_id.len() + message.sender_name.len() + body.map_or(0, str::len);
-        // By hand: every message comes through here, and this takes half the time.
+        // By hand: every message comes through here, and beside sealing the id this takes half the instructions.
         let mut out = Vec::with_capacity(capacity);
         out.extend_from_slice(kind);
         if let Some(body) = body {
