@@ -13,7 +13,7 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
-use super::connection::Writer;
+use super::connection::{Doubt, Writer};
 use super::error::store_error;
 use super::journal::{self, Entry, Extent};
 use super::overlay::{self, Overlay};
@@ -69,9 +69,9 @@ impl From<rusqlite::Error> for Stop {
 /// See [`Store::apply`](crate::store::Store::apply).
 pub(super) fn apply(writer: &mut Writer, batch: &Batch) -> Result<Applied, StoreError> {
     writer.make_room().map_err(store_error)?;
-    let Writer { connection, recent, overlay, .. } = writer;
     let mut rooms = BTreeMap::new();
-    let done = transact(connection, recent, overlay, &mut rooms, batch);
+    let done = transact(writer, &mut rooms, batch);
+    let recent = &mut writer.recent;
     let heads = rooms.iter().map(|(room, locked): (_, &Locked)| (*room, locked.now.head)).collect();
     for (room, mut locked) in rooms {
         match &done {
@@ -84,9 +84,7 @@ pub(super) fn apply(writer: &mut Writer, batch: &Batch) -> Result<Applied, Store
 }
 
 fn transact(
-    connection: &mut Connection,
-    recent: &mut Recent,
-    overlay: &RwLock<Overlay>,
+    Writer { connection, recent, overlay, doubt, .. }: &mut Writer,
     rooms: &mut BTreeMap<RoomId, Locked>,
     batch: &Batch,
 ) -> rusqlite::Result<Vec<Outcome>> {
@@ -109,22 +107,23 @@ fn transact(
     let changed = rooms.iter().filter(|(_, locked)| locked.now != locked.stored);
     let heads = changed.map(|(room, locked)| (*room, locked.now)).collect();
     let entry = Entry { heads, messages: work.changed.into_values().collect() };
-    commit(transaction, overlay, extent, entry)?;
+    commit(transaction, doubt, overlay, extent, entry)?;
     Ok(outcomes)
 }
 
 /// Appends to the journal, commits, and only then lets others know.
 pub(super) fn commit(
     transaction: Transaction<'_>,
+    doubt: &mut Doubt,
     overlay: &RwLock<Overlay>,
     extent: Extent,
     entry: Entry,
 ) -> rusqlite::Result<()> {
     if entry.is_empty() {
-        return transaction.commit();
+        return doubt.commit(transaction);
     }
     let n = entry.append(&transaction, extent.last)?;
-    transaction.commit()?;
+    doubt.commit(transaction)?;
     overlay.write().put(n, entry);
     Ok(())
 }

@@ -14,7 +14,7 @@ pub(super) use unix::InUse;
 
 #[cfg(unix)]
 mod unix {
-    use std::collections::HashMap;
+    use std::collections::BTreeMap;
     use std::fs::{self, File, Metadata};
     use std::io::ErrorKind;
     use std::os::unix::fs::MetadataExt;
@@ -27,7 +27,7 @@ mod unix {
     type FileId = (u64, u64);
 
     /// The files that this copy of SQLite has open, and how many stores hold each.
-    static OPEN: Mutex<Option<HashMap<FileId, usize>>> = Mutex::new(None);
+    static OPEN: Mutex<BTreeMap<FileId, usize>> = Mutex::new(BTreeMap::new());
 
     /// A file's entry among those that this copy of SQLite has open. Dropped after the last connection.
     pub(in super::super) struct InUse(FileId);
@@ -35,8 +35,7 @@ mod unix {
     impl InUse {
         /// Makes sure that the file exists and that nobody else in this process has it open.
         pub(in super::super) fn claim(path: &Path) -> Result<Self, StoreError> {
-            let mut guard = OPEN.lock();
-            let open = guard.get_or_insert_default();
+            let mut open = OPEN.lock();
             let id = file_id(&existing(path)?);
             let stores = open.entry(id).or_default();
             if *stores == 0 && is_open_in_process(id) {
@@ -55,8 +54,7 @@ mod unix {
 
     impl Drop for InUse {
         fn drop(&mut self) {
-            let mut guard = OPEN.lock();
-            let open = guard.get_or_insert_default();
+            let mut open = OPEN.lock();
             if let Some(stores) = open.get_mut(&self.0) {
                 *stores -= 1;
                 if *stores == 0 {

@@ -59,12 +59,17 @@ impl SqliteStore {
     ///
     /// # Errors
     /// `FileInUse` when something else in this process has the file open: another copy of SQLite, or whatever holds a
-    /// descriptor of it, whose closing would remove the file's locks. `Unavailable` when it can't be opened.
+    /// descriptor of it, whose closing would remove the file's locks. `BadUrl` when its directory isn't there,
+    /// `Unavailable` when it can't be opened.
     pub fn open(path: impl AsRef<Path>, options: &SqliteOptions) -> Result<Self, StoreError> {
         let path = path.as_ref();
         // In full, because SQLite takes some names (`file:…`) for more than a path.
         let path = std::path::absolute(path)
             .map_err(|error| StoreError::Unavailable(format!("cannot open {}: {error}", path.display())))?;
+        if let Some(directory) = path.parent().filter(|directory| !directory.is_dir()) {
+            let text = format!("{} is no directory: make it, or give the database another place", directory.display());
+            return Err(StoreError::BadUrl(text));
+        }
         let file = Arc::new(InUse::claim(&path)?);
         let overlay = Arc::new(RwLock::new(Overlay::new()));
         let writer = WriterHandle::open(&path, options, Arc::clone(&file), Arc::clone(&overlay))?;
@@ -148,7 +153,7 @@ impl Store for SqliteStore {
 
     async fn create_room(&self, room: &NewRoom, now: Millis) -> Result<RoomId, StoreError> {
         let room = room.clone();
-        self.writer.run(move |writer| rooms::create(&mut writer.connection, &room, now)).await
+        self.writer.run(move |writer| rooms::create(writer, &room, now)).await
     }
 
     async fn purge(&self, room: RoomId, before: Millis) -> Result<u64, StoreError> {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use rusqlite::{Connection, Result, Transaction, TransactionBehavior, params};
 
 use super::apply::{prepare_set_head, write_head};
-use super::connection::Writer;
+use super::connection::{CHECKPOINT_PAGES, Writer};
 use super::journal::{self, Extent};
 use super::overlay::{self, Overlay, Unplaced};
 use super::row::{message_columns, sql};
@@ -97,7 +97,8 @@ impl Writer {
     }
 
     /// Places some rooms. That need not reach the disk: what it moves is in the journal, and leaves it in a transaction
-    /// that reaches the disk no earlier than this one.
+    /// that reaches the disk no earlier than this one. SQLite's own checkpoints are left to the batches: one would say
+    /// nothing of a write that failed.
     fn piece(&mut self, first: Option<RoomId>) -> Result<()> {
         self.set_durable(false)?;
         let placed = self.place_rooms(first);
@@ -108,7 +109,9 @@ impl Writer {
     /// Whether a commit waits until it is on the disk. For every job it does.
     pub(super) fn set_durable(&mut self, durable: bool) -> Result<()> {
         if self.durable != durable {
-            self.connection.pragma_update(None, "synchronous", if durable { "FULL" } else { "NORMAL" })?;
+            let (synchronous, checkpoint) = if durable { ("FULL", CHECKPOINT_PAGES) } else { ("NORMAL", 0) };
+            self.connection.pragma_update(None, "synchronous", synchronous)?;
+            self.connection.pragma_update(None, "wal_autocheckpoint", checkpoint)?;
             self.durable = durable;
         }
         Ok(())
@@ -143,7 +146,7 @@ impl Writer {
         if let Some(settled) = settled {
             journal::trim(&transaction, settled)?;
         }
-        transaction.commit()?;
+        self.doubt.commit(transaction)?;
         let mut overlay = self.overlay.write();
         for room in rooms {
             overlay.forget(room, last);

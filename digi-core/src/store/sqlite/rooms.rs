@@ -14,7 +14,8 @@ use crate::store::StoreError;
 use crate::store::model::{Head, NewRoom};
 
 /// See [`Store::create_room`](crate::store::Store::create_room).
-pub(super) fn create(connection: &mut Connection, room: &NewRoom, now: Millis) -> Result<RoomId, StoreError> {
+pub(super) fn create(writer: &mut Writer, room: &NewRoom, now: Millis) -> Result<RoomId, StoreError> {
+    let Writer { connection, doubt, .. } = writer;
     let transaction = begin(connection)?;
     let next = || transaction.query_row("SELECT coalesce(max(id), 0) + 1 FROM digi_room", [], |row| row.get(0));
     let id = match room.id {
@@ -25,7 +26,7 @@ pub(super) fn create(connection: &mut Connection, room: &NewRoom, now: Millis) -
         return Err(StoreError::Rejected(format!("room ids lie between 1 and {}, not {id}", RoomId::MAX_OWN)));
     }
     insert(&transaction, id, room, now).map_err(store_error)?.ok_or(StoreError::RoomExists(RoomId(id)))?;
-    transaction.commit().map_err(store_error)?;
+    doubt.commit(transaction).map_err(store_error)?;
     Ok(RoomId(id))
 }
 
@@ -54,7 +55,7 @@ fn insert(transaction: &Transaction<'_>, id: i64, room: &NewRoom, now: Millis) -
 
 /// See [`Store::raise_epoch`](crate::store::Store::raise_epoch).
 pub(super) fn raise(writer: &mut Writer, room: RoomId, seen: Cursor, now: Millis) -> Result<Head, StoreError> {
-    let Writer { connection, overlay, .. } = writer;
+    let Writer { connection, overlay, doubt, .. } = writer;
     let transaction = begin(connection)?;
     let extent = overlay::catch_up(&transaction, overlay).map_err(store_error)?;
     let stored = find_head(&transaction, overlay, room).map_err(store_error)?.ok_or(StoreError::NoSuchRoom(room))?;
@@ -63,7 +64,7 @@ pub(super) fn raise(writer: &mut Writer, room: RoomId, seen: Cursor, now: Millis
     if to != stored {
         sql(to.head.epoch.0).map_err(store_error)?;
         let entry = Entry { heads: vec![(room, to)], messages: Vec::new() };
-        commit(transaction, overlay, extent, entry).map_err(store_error)?;
+        commit(transaction, doubt, overlay, extent, entry).map_err(store_error)?;
     }
     Ok(to.head)
 }
@@ -94,12 +95,12 @@ fn in_tables<T>(
     writer: &mut Writer,
     change: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {
-    let Writer { connection, overlay, .. } = writer;
+    let Writer { connection, overlay, doubt, .. } = writer;
     let transaction = begin(connection)?;
     overlay::catch_up(&transaction, overlay).map_err(store_error)?;
     let placed = place::settle(&transaction, &overlay.read()).map_err(store_error)?;
     let changed = change(&transaction)?;
-    transaction.commit().map_err(store_error)?;
+    doubt.commit(transaction).map_err(store_error)?;
     overlay.write().trimmed(placed);
     Ok(changed)
 }
