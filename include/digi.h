@@ -77,32 +77,86 @@
  *   }
  * end of usage
  *
- * What clients send (docs/protocol.md tells all of it, and what they get): {"type":"add","message":"..."},
- * {"type":"edit","message_id":"...","message":"..."}, {"type":"delete","message_id":"..."}, {"type":"history","limit":50},
- * {"type":"resume","after":"<cursor>"}, {"type":"typing"}. With a "client_id" an answer comes back.
+ * What clients send. "type" is "add" where it is left out, and any frame may have a "client_id" of 1 to 64 bytes:
+ *
+ *   {"type":"add","message":"..."}                       {"type":"history","before":17,"limit":50}
+ *   {"type":"edit","message_id":"...","message":"..."}   {"type":"resume","after":"1.41"}
+ *   {"type":"delete","message_id":"..."}                 {"type":"typing"}
+ *
+ * What they get. Unknown keys are to be ignored; docs/protocol.md tells all, also how to write a client:
+ *
+ *   {"type":"add","message":"...","user":"alice","message_id":"...","seq":42,"pos":42,"at":"2026-03-01T12:00:00.123Z"}
+ *   {"type":"edit","message":"...","user":"alice","message_id":"...","seq":43,"pos":42,"at":"..."}
+ *   {"type":"delete","user":"alice","message_id":"...","seq":44,"pos":42,"at":"..."}
+ *   {"type":"ack","client_id":"...","message_id":"...","seq":42,"pos":42}
+ *   {"type":"error","code":"empty_body","detail":"...","client_id":"..."}
+ *   {"type":"resumed","cursor":"1.44"}
+ *   {"type":"reset","cursor":"1.2044"}
+ *   {"type":"history","messages":[...],"more":true,"through":44,"cursor":"1.44","client_id":"..."}; in "messages":
+ *     {"message":"...","user":"alice","message_id":"...","pos":42,"at":"...","edited_at":"..."}, or of a deleted one
+ *     {"user":"alice","message_id":"...","pos":42,"at":"...","deleted":true}
+ *   {"type":"typing","user":"bob"}
+ *   {"type":"presence","user":"bob","online":true}
+ *
+ * - add, edit and delete go to everybody in the room, the sender too, once they are stored. "seq" is the number of the
+ *   change in its room; it may jump. "pos" is the message's place, the seq of the change that added it: match and sort
+ *   by it. "user" is the name of who added the message, "at" when it was added (so too in a history), edited or
+ *   deleted. (What a stock Channels worker has stored, see the setting "bridge", has no seq, pos and at.)
+ * - ack answers an add, edit or delete that has a client_id, beside the frame for everybody, before or after it. An
+ *   add whose client_id the user has used in this room, within its last 1,000 changes, is not stored again, and has
+ *   the first one's ack. An edit that is sent again is made again; a delete gets the error message_deleted. A history
+ *   has the client_id of its question, an error that of the frame it refuses, if there was one; resumed and reset have
+ *   none.
+ * - error: nothing of that frame was stored, and the connection stays. busy, rate_limited and store_unavailable pass:
+ *   send the frame again. {"type":"read","seq":42} is refused as unsupported.
+ * - A cursor is "<epoch>.<seq>". Without scope.after the first frame is resumed. With it, or after a resume, come the
+ *   changes since the cursor, in order of seq, one frame for each message that changed: an add if it was added since,
+ *   with its present text, the seq of its last change and its old pos (so adds need not come in order of pos); an edit
+ *   if it is older; a delete if it was deleted. Then resumed, then what is new. Until that resumed, nothing but it and
+ *   reset moves the client's cursor; afterwards every add, edit and delete does too, to "<its epoch>.<seq of the
+ *   frame>". ack and history never do.
+ * - reset: the client's cursor is of no use. It is of another epoch, ahead of the room, older than the log, more than
+ *   1,000 changes behind, or replay_bytes; or scope.after was no cursor, as an error says before. It may come at any
+ *   time. A client forgets its messages and takes this cursor; a history of the newest follows, no resumed, then what
+ *   is new.
+ * - history is a page of messages, oldest first: the newest "limit" ones (1 to 200; the setting history where left
+ *   out) with a pos below "before", if that is given. "more": there are older ones; ask with the lowest pos. The
+ *   changes up to the seq "through" are in it.
+ * - typing and presence are not stored and have no seq. They go to clients that have used scope.after, a client_id or
+ *   a type other than add, edit and delete, but not to the user they name; presence only with the setting "presence".
+ * - A message_id is a token in frames, and a number in functions and structs. digi_cipher_open makes the number of the
+ *   token, digi_cipher_seal the token of the number, with DIGI_KIND_MESSAGE; for rooms with DIGI_KIND_ROOM. The
+ *   numbers are stored and stay; so do tokens, as long as the cipher seals with the same key.
  *
  * Conventions, which every function keeps:
  *
- * - Results. A function that can fail answers a digi_result: DIGI_OK, DIGI_AGAIN ("not now"), or the number of what went
- *   wrong, out of one table (below, and in docs/errors.md). Its last parameter is where the reason goes, as a digi_error
- *   to be freed; NULL: nobody asks. DIGI_OK and DIGI_AGAIN leave it as it is, everything else writes a new one there. What a function gives goes to pointers that are written only if it succeeds.
+ * - Results. A function that can fail answers a digi_result: DIGI_OK, DIGI_AGAIN ("not now"), or the number of what
+ *   went wrong, out of one table (below, and in docs/errors.md). Its last parameter is where the reason goes, as a
+ *   digi_error to be freed; NULL: nobody asks. DIGI_OK and DIGI_AGAIN leave it as it is, everything else writes a new
+ *   one there. What a function gives goes to pointers that are written only if it succeeds.
  * - Handles. What digi_<type>_new and its kin give is opaque and belongs to the caller, until digi_<type>_free, once;
  *   NULL may be freed. Use of a handle after that is a bug that nothing can catch.
- * - Texts are UTF-8 with an explicit length in bytes, and need no NUL at the end. Digi copies what it keeps: an argument
- *   need not live longer than the call. NULL, text that is not UTF-8, a length beyond any text: DIGI_ERR_BAD_ARGUMENT, and
- *   the reason names the argument.
- * - Structs of the caller's begin with their size (digi_scope scope = {.size = sizeof scope}); what is not set is zero, and means
- *   "none" or "the default". So programs go on with a newer library whose structs have grown.
+ * - Order of freeing. A server before its engine; sessions before their engine or after it (digi_engine_free says what
+ *   those hear that are left); all else in any order: a config keeps what it needs of its cipher, an engine or
+ *   consumer of its config, and frames, outputs and errors stand alone. A store is closed, and a "destroy" called,
+ *   when all that use it are freed: config, engine, server, sessions, consumers.
+ * - Texts are UTF-8 with an explicit length in bytes, and need no NUL at the end. Digi copies what it keeps: an
+ *   argument need not live longer than the call. NULL, text that is not UTF-8, a length beyond any text:
+ *   DIGI_ERR_BAD_ARGUMENT, and the reason names the argument.
+ * - Structs begin with their size (digi_scope scope = {.size = sizeof scope}); what is not set is zero, and means
+ *   "none" or "the default". So programs go on with a newer library whose structs have grown. Without a size, and
+ *   never to grow under the same soname: digi_text, digi_member, digi_outcome, digi_row, digi_query. (Outputs are made
+ *   by Digi alone: a digi_output may grow at its end.)
  * - Threads. Every function may be called in any thread, at once with any other, but those that free. Functions that
  *   wait say so, and take a timeout where it matters: 0 not at all, -1 for ever.
- * - Callbacks come in threads of Digi's and must not unwind (no C++ exception, no longjmp). Where a callback must not call
- *   back, a function answers DIGI_ERR_IN_CALLBACK instead of waiting for ever.
- * - After a fork, the child has none of Digi's threads: what was made before answers DIGI_ERR_ENGINE_FORKED, and may be
- *   freed. Make new ones there.
- * - Valgrind takes a block of 48 bytes per calling thread for "possibly lost": Rust's name for the thread, kept to its end.
+ * - Callbacks come in threads of Digi's and must not unwind (no C++ exception, no longjmp). Where a callback must not
+ *   call back, a function answers DIGI_ERR_IN_CALLBACK instead of waiting for ever.
+ * - After a fork, the child has none of Digi's threads: what was made before answers DIGI_ERR_ENGINE_FORKED, and may
+ *   be freed. Make new ones there.
+ * - Valgrind takes a block of 48 bytes per calling thread for "possibly lost": Rust's name for it, kept to its end.
  * - No panic of Rust's crosses: it ends as DIGI_ERR_INTERNAL, and is a bug.
  *
- * C++: digi.hpp has all this with destructors, std::string_view and exceptions. Generated by `make header`; do not edit.
+ * C++: digi.hpp has all this with destructors, std::string_view and exceptions. Generated by `make header`; don't edit.
  */
 
 #ifndef DIGI_H
@@ -825,10 +879,10 @@ typedef struct digi_output {
   uint64_t limit;
   // In joins: the member's `DIGI_ROLE_...`.
   int32_t role;
-  // What to store.
-  struct digi_command command;
   // What to send; not ended by NUL.
   struct digi_text frame;
+  // What to store. Last, because it may grow.
+  struct digi_command command;
 } digi_output;
 
 // Done.
@@ -882,7 +936,8 @@ digi_result digi_cipher_from_json(const char *json,
                                   struct digi_error **error);
 
 // Writes the token of an id (`kind`: `DIGI_KIND_...`) into `token`, ended by NUL, and its length without that into
-// `length`, which may be NULL. `size` is that of `token`; `DIGI_TOKEN_SIZE` is enough.
+// `length`, which may be NULL. `size` is that of `token`; `DIGI_TOKEN_SIZE` is enough. Of a message's id it is what
+// frames have as `message_id`.
 //
 // Errors: `DIGI_ERR_BAD_ARGUMENT` when the token does not fit.
 digi_result digi_cipher_seal(const struct digi_cipher *cipher,
@@ -893,7 +948,8 @@ digi_result digi_cipher_seal(const struct digi_cipher *cipher,
                              size_t *length,
                              struct digi_error **error);
 
-// Opens a token of that kind and writes the id into `id`.
+// Opens a token of that kind and writes the id into `id`: of a frame's `message_id` (`DIGI_KIND_MESSAGE`) the number
+// for `digi_command.message_id`.
 //
 // Errors: `DIGI_ERR_BAD_TOKEN`, whatever the reason.
 digi_result digi_cipher_open(const struct digi_cipher *cipher,
@@ -918,8 +974,9 @@ void digi_frame_free(struct digi_frame *frame);
 // `timeout_ms` is how long to wait where the session is not in its room yet, or too much waits to be stored already:
 // 0 not at all, -1 for ever. `DIGI_AGAIN`: not taken, give it again.
 //
-// Errors: a `DIGI_CLOSE_...` when the session is closed; `DIGI_ERR_ENGINE_CLOSED`, `DIGI_ERR_ENGINE_FORKED`,
-// `DIGI_ERR_BAD_ARGUMENT` (also for what is not UTF-8; see `digi_session_receive_unreadable`).
+// Errors: a `DIGI_CLOSE_...` when the session is closed; instead `DIGI_ERR_ENGINE_CLOSED` once its engine is closing
+// or freed (if the session has been in its room); `DIGI_ERR_ENGINE_FORKED`; `DIGI_ERR_BAD_ARGUMENT` (also for what is
+// not UTF-8; see `digi_session_receive_unreadable`).
 digi_result digi_session_receive(struct digi_session *session,
                                  const char *text,
                                  size_t length,
@@ -979,7 +1036,9 @@ void digi_session_free(struct digi_session *session);
 
 // Opens the store, brings its schema up to date and starts the engine.
 //
-// Errors: `DIGI_ERR_CONFIG`, `DIGI_ERR_BAD_URL`, `DIGI_ERR_SCHEMA`, `DIGI_ERR_FILE_IN_USE`, `DIGI_ERR_STORE_UNAVAILABLE`.
+// Errors: `DIGI_ERR_CONFIG`, `DIGI_ERR_BAD_URL`, `DIGI_ERR_SCHEMA`, `DIGI_ERR_FILE_IN_USE`,
+// `DIGI_ERR_STORE_UNAVAILABLE` (also for a SQLite file that can't be opened; the text says why),
+// `DIGI_ERR_STORE_FULL`.
 digi_result digi_engine_new(const struct digi_config *config,
                             struct digi_engine **engine,
                             struct digi_error **error);
@@ -1034,10 +1093,15 @@ digi_result digi_engine_on_frame(struct digi_engine *engine,
                                  void (*destroy)(void *ctx),
                                  struct digi_error **error);
 
-// Makes a room and writes its id into `room`: with `id` 0 the store chooses one, else that. `members` are its first
-// members. Ids lie between 1 and 2147483647. Waits for the store.
+// Makes a room and writes its id into `room`: `id`, between 1 and 2147483647, or with 0 one above the highest that
+// there is. `members` are its first members; of several with the same user the last counts. Waits for the store.
 //
-// Errors: `DIGI_ERR_ROOM_EXISTS`, `DIGI_ERR_STORE_UNAVAILABLE`, `DIGI_ERR_STORE_REJECTED`.
+// Room, id and members stay in the store, and no function finds a room by its `name`, which may be empty. So remember
+// the id, or give one of your own and make the room at every start: `DIGI_ERR_ROOM_EXISTS` then says that it is there,
+// and leaves everything as it is, its members too (`digi_engine_submit` as host, with `DIGI_CHANGE_JOIN`, adds some).
+//
+// Errors: `DIGI_ERR_ROOM_EXISTS`, `DIGI_ERR_STORE_UNAVAILABLE`, `DIGI_ERR_STORE_FULL`, `DIGI_ERR_STORE_REJECTED` (such
+// as an id out of range), `DIGI_ERR_BAD_ARGUMENT`.
 digi_result digi_engine_create_room(struct digi_engine *engine,
                                     int64_t id,
                                     const char *name,
@@ -1090,12 +1154,19 @@ digi_result digi_engine_stats(const struct digi_engine *engine,
                               struct digi_error **error);
 
 // Ends in good order, and waits for it: takes nothing new in, stores and hands out what is queued, then closes the
-// sessions with `DIGI_CLOSE_RESTART`, spread over `close_spread_ms`. What they have to read can still be read.
+// sessions with `DIGI_CLOSE_RESTART`, spread over `close_spread_ms`. What they have to read can still be read. From
+// its beginning on `digi_engine_submit` and (for sessions that are in their room) `digi_session_receive` answer
+// `DIGI_ERR_ENGINE_CLOSED`, and `digi_engine_connect` `DIGI_CLOSE_RESTART`.
 digi_result digi_engine_close(struct digi_engine *engine,
                               struct digi_error **error);
 
-// Ends the engine at once and frees it, after `digi_engine_close` if nothing is to be lost that was taken in. Sessions
-// that are left say `DIGI_ERR_ENGINE_CLOSED`, and are to be freed. Servers are to be freed before. NULL is fine.
+// Ends the engine at once and frees it, after `digi_engine_close` if nothing is to be lost that was taken in. Servers
+// are to be freed before. NULL is fine.
+//
+// Sessions that are left are closed with `DIGI_CLOSE_RESTART`, unless they were already, and whoever waits in them
+// waits no longer: `digi_session_next` gives what there is to read and then the close code, `digi_session_receive`
+// answers `DIGI_ERR_ENGINE_CLOSED`. They are to be freed; the last one that is closes the store (a SQLite file is open
+// until then).
 void digi_engine_free(struct digi_engine *engine);
 
 // Makes a configuration with these keys and the defaults for everything else: messages in memory, no other nodes.
@@ -1113,7 +1184,19 @@ digi_result digi_config_new(const struct digi_cipher *cipher,
 // | `strict` | `true`: refuse frames that claim another user instead of ignoring the claim |
 // | `presence` | `true`: tell members who comes and goes |
 // | `threads` | of the engine's own; by default as many as the machine has cores, up to 4 |
-// | a bound, such as `body_bytes`, `sessions` or `queued` | a whole number; docs/c.md has the list |
+// | a bound, see below | a whole number |
+//
+// What is not set: `memory:`, `local:`, no bridge, `false`. A path of `sqlite:` is relative to the directory that the
+// process is in when `digi_engine_new` is called, and ends at the first `?`. `?max_mb=500&readers=4&busy_ms=5000` may
+// follow, all or some: the file's bound in MiB (left out: none), reads at once, milliseconds to wait for another
+// process that writes. The file is made if it is not there; its directory is not (`DIGI_ERR_BAD_URL`). Several engines
+// may have it open, in one process or in several on the same machine; but no other copy of SQLite in the same process
+// (`DIGI_ERR_FILE_IN_USE`), and it belongs on a local disk. The files `-wal` and `-shm` beside it are part of it.
+//
+// The bounds with their defaults (docs/deployment.md says what happens at each): `frame_bytes` 131072, `body_bytes`
+// 16384, `in_flight` 256, `history` 50, `replay_bytes` 1048576, `frames_per_second` 50, `frames_burst` 200,
+// `refusals_per_second` 2, `refusals_burst` 100, `outbox_frames` 4096, `outbox_bytes` 4194304, `room_sessions` 100000,
+// `sessions` 100000, `sessions_per_user` 100, `queued` 10000, `batch` 1000, `close_spread_ms` 3000.
 //
 // Errors: `DIGI_ERR_CONFIG` for an unknown name or a wrong value. URLs are looked at by `digi_engine_new`.
 digi_result digi_config_set(struct digi_config *config,

@@ -131,7 +131,8 @@ pub unsafe extern "C" fn digi_cipher_from_json(
 }
 
 /// Writes the token of an id (`kind`: `DIGI_KIND_…`) into `token`, ended by NUL, and its length without that into
-/// `length`, which may be NULL. `size` is that of `token`; `DIGI_TOKEN_SIZE` is enough.
+/// `length`, which may be NULL. `size` is that of `token`; `DIGI_TOKEN_SIZE` is enough. Of a message's id it is what
+/// frames have as `message_id`.
 ///
 /// Errors: `DIGI_ERR_BAD_ARGUMENT` when the token does not fit.
 #[unsafe(no_mangle)]
@@ -157,7 +158,8 @@ pub unsafe extern "C" fn digi_cipher_seal(
     })
 }
 
-/// Opens a token of that kind and writes the id into `id`.
+/// Opens a token of that kind and writes the id into `id`: of a frame's `message_id` (`DIGI_KIND_MESSAGE`) the number
+/// for `digi_command.message_id`.
 ///
 /// Errors: `DIGI_ERR_BAD_TOKEN`, whatever the reason.
 #[unsafe(no_mangle)]

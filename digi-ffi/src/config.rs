@@ -160,7 +160,19 @@ pub unsafe extern "C" fn digi_config_new(
 /// | `strict` | `true`: refuse frames that claim another user instead of ignoring the claim |
 /// | `presence` | `true`: tell members who comes and goes |
 /// | `threads` | of the engine's own; by default as many as the machine has cores, up to 4 |
-/// | a bound, such as `body_bytes`, `sessions` or `queued` | a whole number; docs/c.md has the list |
+/// | a bound, see below | a whole number |
+///
+/// What is not set: `memory:`, `local:`, no bridge, `false`. A path of `sqlite:` is relative to the directory that the
+/// process is in when `digi_engine_new` is called, and ends at the first `?`. `?max_mb=500&readers=4&busy_ms=5000` may
+/// follow, all or some: the file's bound in MiB (left out: none), reads at once, milliseconds to wait for another
+/// process that writes. The file is made if it is not there; its directory is not (`DIGI_ERR_BAD_URL`). Several engines
+/// may have it open, in one process or in several on the same machine; but no other copy of SQLite in the same process
+/// (`DIGI_ERR_FILE_IN_USE`), and it belongs on a local disk. The files `-wal` and `-shm` beside it are part of it.
+///
+/// The bounds with their defaults (docs/deployment.md says what happens at each): `frame_bytes` 131072, `body_bytes`
+/// 16384, `in_flight` 256, `history` 50, `replay_bytes` 1048576, `frames_per_second` 50, `frames_burst` 200,
+/// `refusals_per_second` 2, `refusals_burst` 100, `outbox_frames` 4096, `outbox_bytes` 4194304, `room_sessions` 100000,
+/// `sessions` 100000, `sessions_per_user` 100, `queued` 10000, `batch` 1000, `close_spread_ms` 3000.
 ///
 /// Errors: `DIGI_ERR_CONFIG` for an unknown name or a wrong value. URLs are looked at by `digi_engine_new`.
 #[unsafe(no_mangle)]

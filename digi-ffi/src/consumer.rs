@@ -165,10 +165,10 @@ pub struct digi_output {
     pub limit: u64,
     /// In joins: the member's `DIGI_ROLE_…`.
     pub role: i32,
-    /// What to store.
-    pub command: digi_command,
     /// What to send; not ended by NUL.
     pub frame: digi_text,
+    /// What to store. Last, because it may grow.
+    pub command: digi_command,
 }
 
 /// An output with what it points to. The first member is what C sees.

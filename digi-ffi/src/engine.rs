@@ -156,7 +156,9 @@ impl Inner {
 
 /// Opens the store, brings its schema up to date and starts the engine.
 ///
-/// Errors: `DIGI_ERR_CONFIG`, `DIGI_ERR_BAD_URL`, `DIGI_ERR_SCHEMA`, `DIGI_ERR_FILE_IN_USE`, `DIGI_ERR_STORE_UNAVAILABLE`.
+/// Errors: `DIGI_ERR_CONFIG`, `DIGI_ERR_BAD_URL`, `DIGI_ERR_SCHEMA`, `DIGI_ERR_FILE_IN_USE`,
+/// `DIGI_ERR_STORE_UNAVAILABLE` (also for a SQLite file that can't be opened; the text says why),
+/// `DIGI_ERR_STORE_FULL`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn digi_engine_new(
     config: *const digi_config,
@@ -342,10 +344,15 @@ fn call_back(
     }
 }
 
-/// Makes a room and writes its id into `room`: with `id` 0 the store chooses one, else that. `members` are its first
-/// members. Ids lie between 1 and 2147483647. Waits for the store.
+/// Makes a room and writes its id into `room`: `id`, between 1 and 2147483647, or with 0 one above the highest that
+/// there is. `members` are its first members; of several with the same user the last counts. Waits for the store.
 ///
-/// Errors: `DIGI_ERR_ROOM_EXISTS`, `DIGI_ERR_STORE_UNAVAILABLE`, `DIGI_ERR_STORE_REJECTED`.
+/// Room, id and members stay in the store, and no function finds a room by its `name`, which may be empty. So remember
+/// the id, or give one of your own and make the room at every start: `DIGI_ERR_ROOM_EXISTS` then says that it is there,
+/// and leaves everything as it is, its members too (`digi_engine_submit` as host, with `DIGI_CHANGE_JOIN`, adds some).
+///
+/// Errors: `DIGI_ERR_ROOM_EXISTS`, `DIGI_ERR_STORE_UNAVAILABLE`, `DIGI_ERR_STORE_FULL`, `DIGI_ERR_STORE_REJECTED` (such
+/// as an id out of range), `DIGI_ERR_BAD_ARGUMENT`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn digi_engine_create_room(
     engine: *mut digi_engine,
@@ -492,7 +499,9 @@ pub unsafe extern "C" fn digi_engine_stats(
 }
 
 /// Ends in good order, and waits for it: takes nothing new in, stores and hands out what is queued, then closes the
-/// sessions with `DIGI_CLOSE_RESTART`, spread over `close_spread_ms`. What they have to read can still be read.
+/// sessions with `DIGI_CLOSE_RESTART`, spread over `close_spread_ms`. What they have to read can still be read. From
+/// its beginning on `digi_engine_submit` and (for sessions that are in their room) `digi_session_receive` answer
+/// `DIGI_ERR_ENGINE_CLOSED`, and `digi_engine_connect` `DIGI_CLOSE_RESTART`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn digi_engine_close(engine: *mut digi_engine, error: *mut *mut digi_error) -> digi_result {
     guard_outside(error, || {
@@ -508,8 +517,13 @@ pub unsafe extern "C" fn digi_engine_close(engine: *mut digi_engine, error: *mut
     })
 }
 
-/// Ends the engine at once and frees it, after `digi_engine_close` if nothing is to be lost that was taken in. Sessions
-/// that are left say `DIGI_ERR_ENGINE_CLOSED`, and are to be freed. Servers are to be freed before. NULL is fine.
+/// Ends the engine at once and frees it, after `digi_engine_close` if nothing is to be lost that was taken in. Servers
+/// are to be freed before. NULL is fine.
+///
+/// Sessions that are left are closed with `DIGI_CLOSE_RESTART`, unless they were already, and whoever waits in them
+/// waits no longer: `digi_session_next` gives what there is to read and then the close code, `digi_session_receive`
+/// answers `DIGI_ERR_ENGINE_CLOSED`. They are to be freed; the last one that is closes the store (a SQLite file is open
+/// until then).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn digi_engine_free(engine: *mut digi_engine) {
     guard_value((), || {

@@ -1,7 +1,7 @@
 //! The C ABI of Digi: `libdigi.so` and `libdigi.a`, with `include/digi.h` generated from here.
 //!
 //! One file per object of the header. Its conventions, which every function keeps, are told at the header's top
-//! (`cbindgen.toml`); the functions' comments are the header's text. Every function runs inside `result::guard`, so that
+//! (`header/top.h`); the functions' comments are the header's text. Every function runs inside `result::guard`, so that
 //! no panic crosses.
 #![allow(unsafe_code, reason = "every argument comes from C; each use says why it is sound")]
 #![allow(clippy::missing_safety_doc, reason = "the header's conventions are the safety contract of every function")]

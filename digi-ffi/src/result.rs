@@ -154,28 +154,56 @@ pub unsafe extern "C" fn digi_error_free(error: *mut digi_error) {
     guard_value((), || unsafe { crate::handle::free(error) });
 }
 
-/// The names, ended by NUL.
+/// The names, ended by NUL, made when this is compiled: whoever asks for one allocates nothing.
 mod names {
-    use std::collections::HashMap;
-    use std::ffi::{CString, c_char};
-    use std::sync::LazyLock;
+    use std::ffi::c_char;
 
     use super::{CloseCode, Code, DIGI_AGAIN, DIGI_OK, digi_result};
 
-    static NAMES: LazyLock<HashMap<digi_result, CString>> = LazyLock::new(|| {
-        let codes = Code::ALL.iter().map(|code| (code.number(), code.name()));
-        let closes = CloseCode::ALL.iter().map(|code| (code.number(), code.name()));
-        let mut names: HashMap<_, _> = codes
-            .chain(closes)
-            .map(|(number, name)| (digi_result::from(number), CString::new(name).unwrap_or_default()))
-            .collect();
-        names.insert(DIGI_OK, c"ok".to_owned());
-        names.insert(DIGI_AGAIN, c"again".to_owned());
+    /// More than any name has; one that is longer does not compile.
+    const SPACE: usize = 24;
+
+    type Name = [u8; SPACE];
+
+    const fn ended(name: &str) -> Name {
+        let (bytes, mut text, mut at) = (name.as_bytes(), [0; SPACE], 0);
+        assert!(bytes.len() < SPACE);
+        while at < bytes.len() {
+            text[at] = bytes[at];
+            at += 1;
+        }
+        text
+    }
+
+    /// In the order of the table.
+    static CODES: [Name; Code::ALL.len()] = {
+        let (mut names, mut at) = ([[0; SPACE]; Code::ALL.len()], 0);
+        while at < names.len() {
+            names[at] = ended(Code::ALL[at].name());
+            at += 1;
+        }
         names
-    });
+    };
+
+    /// In the order of the table.
+    static CLOSE_CODES: [Name; CloseCode::ALL.len()] = {
+        let (mut names, mut at) = ([[0; SPACE]; CloseCode::ALL.len()], 0);
+        while at < names.len() {
+            names[at] = ended(CloseCode::ALL[at].name());
+            at += 1;
+        }
+        names
+    };
 
     pub(super) fn of(result: digi_result) -> *const c_char {
-        NAMES.get(&result).map_or(c"unknown".as_ptr(), |name| name.as_ptr())
+        let code = || Code::ALL.iter().position(|code| digi_result::from(code.number()) == result);
+        let close_code = || CloseCode::ALL.iter().position(|code| digi_result::from(code.number()) == result);
+        let name = match result {
+            DIGI_OK => return c"ok".as_ptr(),
+            DIGI_AGAIN => return c"again".as_ptr(),
+            _ => code().map(|at| &CODES[at]).or_else(|| close_code().map(|at| &CLOSE_CODES[at])),
+        };
+        name.map_or(c"unknown".as_ptr(), |name| name.as_ptr().cast())
     }
 }
 
@@ -211,6 +239,6 @@ mod tests {
             assert_eq!(name(close_number(*code)), code.name());
             assert_eq!(close_code_of(close_number(*code)), Some(*code));
         }
-        assert_eq!(name(99), "unknown");
+        assert_eq!((name(DIGI_OK), name(DIGI_AGAIN), name(99)), ("ok", "again", "unknown"));
     }
 }

@@ -244,8 +244,9 @@ pub(crate) fn give(session: Arc<Open>) -> *mut digi_session {
 /// `timeout_ms` is how long to wait where the session is not in its room yet, or too much waits to be stored already:
 /// 0 not at all, -1 for ever. `DIGI_AGAIN`: not taken, give it again.
 ///
-/// Errors: a `DIGI_CLOSE_…` when the session is closed; `DIGI_ERR_ENGINE_CLOSED`, `DIGI_ERR_ENGINE_FORKED`,
-/// `DIGI_ERR_BAD_ARGUMENT` (also for what is not UTF-8; see `digi_session_receive_unreadable`).
+/// Errors: a `DIGI_CLOSE_…` when the session is closed; instead `DIGI_ERR_ENGINE_CLOSED` once its engine is closing
+/// or freed (if the session has been in its room); `DIGI_ERR_ENGINE_FORKED`; `DIGI_ERR_BAD_ARGUMENT` (also for what is
+/// not UTF-8; see `digi_session_receive_unreadable`).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn digi_session_receive(
     session: *mut digi_session,

@@ -41,3 +41,12 @@ def test_the_page_lists_every_setting() -> None:
     page = (ROOT / "docs/c.md").read_text()
     rows = re.findall(r"^\| `(\w+)` \| (\d+) \|$", page, re.MULTILINE)
     assert {name: int(default) for name, default in rows} == dict(digi.Engine.LIMITS)
+
+
+def test_the_header_lists_every_bound() -> None:
+    header = (ROOT / "include/digi.h").read_text()
+    found = re.search(r"The bounds with their defaults.*?\. *\n// *\n", header, re.DOTALL)
+    assert found
+    text = " ".join(line.removeprefix("//").strip() for line in found[0].splitlines())
+    bounds = re.findall(r"`(\w+)` (\d+)[,.]", text)
+    assert {name: int(default) for name, default in bounds} == dict(digi.Engine.LIMITS)
