@@ -7,7 +7,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -23,16 +23,18 @@ TIMEOUT = 20.0
 class RedisServer:
     """A `redis-server` that keeps its port over restarts, and nothing else."""
 
-    def __init__(self, directory: Path, password: str = "") -> None:
+    def __init__(self, directory: Path, password: str = "", tls: Mapping[str, Path] | None = None) -> None:
         self.port = 0
         self._directory = directory
         self._password = password
+        #: Files by the ends of the options' names, for a server with TLS only.
+        self._tls = tls or {}
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
         login = f":{self._password}@" if self._password else ""
-        return f"redis://{login}127.0.0.1:{self.port}"
+        return f"redis{'s' if self._tls else ''}://{login}127.0.0.1:{self.port}"
 
     def client(self) -> redis.Redis:
         return redis.Redis.from_url(self.url)
@@ -43,6 +45,9 @@ class RedisServer:
             command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
             if self._password:
                 command += ["--requirepass", self._password]
+            if self._tls:
+                command += ["--port", "0", "--tls-port", str(port)]
+                command += [word for name, file in self._tls.items() for word in (f"--tls-{name}-file", str(file))]
             log = self._directory / f"redis-{port}.log"
             with log.open("wb") as stdout:
                 self._process = subprocess.Popen(command, cwd=self._directory, stdout=stdout)
@@ -88,11 +93,13 @@ def _free_port() -> int:
 
 
 @contextmanager
-def redis_servers(directory: Path, count: int, password: str = "") -> Iterator[list[RedisServer]]:
+def redis_servers(
+    directory: Path, count: int, password: str = "", tls: Mapping[str, Path] | None = None
+) -> Iterator[list[RedisServer]]:
     """So many running servers."""
     if shutil.which("redis-server") is None:
         pytest.skip("no redis-server here: apt-get install redis-server")
-    servers = [RedisServer(directory, password) for _ in range(count)]
+    servers = [RedisServer(directory, password, tls) for _ in range(count)]
     with ExitStack() as stack:
         for server in servers:
             stack.callback(server.kill)

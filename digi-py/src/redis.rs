@@ -17,7 +17,10 @@ use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyList};
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::{Client, IntoConnectionInfo, Pipeline, ProtocolVersion, PushInfo, PushKind, Value};
+use redis::{
+    Client, ClientTlsConfig, ConnectionAddr, IntoConnectionInfo, Pipeline, ProtocolVersion, PushInfo, PushKind,
+    TlsCertificates, Value,
+};
 use tokio::sync::{Notify, OnceCell, mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
@@ -259,20 +262,43 @@ impl Owned<Link> {
     }
 }
 
+fn certificates(ca: Option<&str>, cert: Option<&str>, key: Option<&str>) -> PyResult<TlsCertificates> {
+    let read = |path: &str| {
+        let unreadable = |error| PyValueError::new_err(format!("Redis: cannot read {path} for TLS: {error}"));
+        std::fs::read(path).map_err(unreadable)
+    };
+    let client_tls = match (cert, key) {
+        (Some(cert), Some(key)) => Some(ClientTlsConfig { client_cert: read(cert)?, client_key: read(key)? }),
+        (None, None) => None,
+        _ => return Err(PyValueError::new_err("Redis: a client certificate for TLS needs both, cert and key")),
+    };
+    Ok(TlsCertificates { client_tls, root_cert: ca.map(read).transpose()? })
+}
+
 fn connection_error(error: redis::RedisError) -> Failure {
     PyConnectionError::new_err(format!("Redis: {error}")).into()
 }
 
 #[pymethods]
 impl RedisLink {
+    /// `ca`, `cert` and `key` are files in PEM for TLS (`rediss://`): the authority, where it is none of the system's, and
+    /// what Redis is shown.
     #[new]
-    #[pyo3(signature = (url, *, waits=false))]
-    fn new(url: &str, waits: bool) -> PyResult<Self> {
+    #[pyo3(signature = (url, *, waits=false, ca=None, cert=None, key=None))]
+    fn new(url: &str, waits: bool, ca: Option<&str>, cert: Option<&str>, key: Option<&str>) -> PyResult<Self> {
         // The URL may have a password in it, and what is wrong with it is said without.
         let wrong = |_| PyValueError::new_err("a Redis URL looks like redis://[user:password@]host[:6379][/db]");
         let info = url.into_connection_info().map_err(wrong)?;
         let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
-        let client = Client::open(info.set_redis_settings(settings)).map_err(wrong)?;
+        let info = info.set_redis_settings(settings);
+        let client = match info.addr() {
+            ConnectionAddr::TcpTls { .. } => {
+                let certificates = certificates(ca, cert, key)?;
+                let unusable = |_| PyValueError::new_err("Redis: a certificate or key for TLS is not in PEM");
+                Client::build_with_tls(info, certificates).map_err(unusable)?
+            }
+            _ => Client::open(info).map_err(wrong)?,
+        };
         let link = Link {
             client,
             waits,

@@ -431,10 +431,14 @@ class Origins:
 class RedisLink:
     """A connection to Redis for the channel layer, kept up by itself; `waits`: for commands that wait.
 
-    Raises `ValueError` for a wrong URL; what is asked of it, `ConnectionError`.
+    With `rediss://` the certificate is checked against the system's authorities, or that in the file `ca`; `cert` and
+    `key` are files for Redis to see. Raises `ValueError` for a wrong URL or file; what is asked of it,
+    `ConnectionError`.
     """
 
-    def __new__(cls, url: str, *, waits: bool = False) -> Self: ...
+    def __new__(
+        cls, url: str, *, waits: bool = False, ca: str | None = None, cert: str | None = None, key: str | None = None
+    ) -> Self: ...
     def run(self, commands: Sequence[Sequence[bytes]]) -> Pending[list[Any]]:
         """The answers to commands, done one after the other; texts are bytes."""
 

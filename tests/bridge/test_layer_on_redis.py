@@ -8,8 +8,10 @@ from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
+import trustme
 from channels.exceptions import ChannelFull
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
@@ -91,6 +93,54 @@ def test_everybody_hears_everybody(servers: list[RedisServer], style: str, keys:
                 assert (await receive(layer, channel))["type"] == "last"
 
     run(main())
+
+
+def test_over_tls(style: str, tmp_path: Path) -> None:
+    authority, files = trustme.CA(), {name: tmp_path / name for name in ("ca-cert", "cert", "key")}
+    certificate = authority.issue_cert("127.0.0.1")
+    authority.cert_pem.write_to_path(files["ca-cert"])
+    certificate.cert_chain_pems[0].write_to_path(files["cert"])
+    certificate.private_key_pem.write_to_path(files["key"])
+    client = {"ssl_ca_certs": "ca-cert", "ssl_certfile": "cert", "ssl_keyfile": "key"}
+    options = {option: str(files[name]) for option, name in client.items()}
+
+    async def main(server: RedisServer) -> None:
+        # Redis wants to see a certificate, too.
+        given: list[Any] = [{"address": server.url, **options}, f"{server.url}?{urlencode(options)}"]
+        stock = import_string(BACKENDS[style])(hosts=given[:1])
+        layers = [stock, *(DigiChannelLayer(hosts=[host], format=style) for host in given)]
+        channels = [await layer.new_channel() for layer in layers]
+        for layer, channel in zip(layers, channels, strict=True):
+            await layer.group_add("room", channel)
+        for layer in layers:
+            await layer.group_send("room", {"type": "hello"})
+            for other, channel in zip(layers, channels, strict=True):
+                assert await receive(other, channel) == {"type": "hello"}
+        await stock.flush()
+        options.pop("ssl_ca_certs")
+        stranger = DigiChannelLayer(hosts=[{"address": server.url, **options}], format=style)
+        with pytest.raises(ConnectionError, match="UnknownIssuer"):
+            await stranger.group_send("room", {"type": "hello"})
+
+    with redis_servers(tmp_path, 1, tls=files) as [server]:
+        run(main(server))
+
+
+@pytest.mark.parametrize(
+    ("host", "text"),
+    [
+        ({"address": "rediss://a", "ssl_cert_reqs": None}, "the certificate is always checked"),
+        ("rediss://a?ssl_cert_reqs=none", "the certificate is always checked"),
+        ({"address": "rediss://a", "ssl": True}, "host 1: a URL"),
+        ("rediss://a?ca=/nowhere.pem", "cannot read /nowhere.pem"),
+        ("rediss://a?ssl_certfile=/nowhere.pem", "needs both"),
+        ("redis://a?ca=ca.pem", "write rediss://"),
+        ("redis://a?timeout=3", "no option 'timeout'"),
+    ],
+)
+def test_what_is_wrong_with_a_host_is_said(host: Any, text: str, style: str) -> None:
+    with pytest.raises(ImproperlyConfigured, match=text):
+        DigiChannelLayer(hosts=[host], format=style)
 
 
 def until_subscribed(server: RedisServer, name: str, count: int = 1) -> None:
@@ -288,7 +338,7 @@ def test_wrong_settings(settings: dict[str, Any], problem: str) -> None:
 
 
 def test_a_wrong_url_is_said_without_its_password() -> None:
-    with pytest.raises(ValueError, match="a Redis URL looks like") as said:
+    with pytest.raises(ImproperlyConfigured, match="a Redis URL looks like") as said:
         DigiChannelLayer(hosts=["redis://:secret@host:port"], format="core")
     assert "secret" not in str(said.value)
     assert "secret" not in repr(sys.exc_info())

@@ -77,7 +77,7 @@ STOCK = {
         "hosts": [
             "redis://:p%40@a/1",
             ("b", 6380),
-            {"address": "rediss://c"},
+            {"address": "rediss://c", "ssl_ca_certs": "/a b.pem", "ssl_cert_reqs": "required"},
             {"host": "::1", "password": "p@", "db": 2},
         ],
         "symmetric_encryption_keys": ["first", b"second"],
@@ -89,7 +89,7 @@ STOCK = {
 def test_the_bridge_is_made_of_what_stock_consumers_have() -> None:
     wanted = {
         "format": "core",
-        "hosts": ["redis://:p%40@a/1", "redis://b:6380/0", "rediss://c", "redis://:p%40@[::1]:6379/2"],
+        "hosts": ["redis://:p%40@a/1", "redis://b:6380/0", "rediss://c?ca=/a%20b.pem", "redis://:p%40@[::1]:6379/2"],
         "symmetric_encryption_keys": ["first", b"second"],
     }
     with override_settings(CHANNEL_LAYERS={"default": STOCK}):

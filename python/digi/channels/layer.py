@@ -400,7 +400,9 @@ def _maker(
 
     try:
         found = urls(hosts)
-    except ImproperlyConfigured as problem:
+        for url in found:
+            redis.link(url)
+    except (ImproperlyConfigured, ValueError) as problem:
         raise ImproperlyConfigured(f"DigiChannelLayer: {problem}") from None
     if format == "pubsub":
         serializer = redis.Serializer(keys, 0, None)

@@ -22,6 +22,7 @@ import zlib
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
+from urllib.parse import parse_qsl
 
 import msgpack
 from channels.exceptions import ChannelFull
@@ -95,6 +96,17 @@ def host_of(name: str, size: int) -> int:
     return 0 if size == 1 else int((zlib.crc32(name.encode()) & 0xFFF) / (4096 / float(size)))
 
 
+def link(url: str, *, waits: bool = False) -> RedisLink:
+    """The way to the server that a URL names; what is for TLS stands behind its ?, as the bridge has it."""
+    url, _, query = url.partition("?")
+    files = dict(parse_qsl(query, keep_blank_values=True))
+    if unknown := files.keys() - {"ca", "cert", "key"}:
+        raise ValueError(f"a Redis URL has no option {min(unknown)!r}: there are ca, cert and key")
+    if files and not url.startswith("rediss://"):
+        raise ValueError("ca, cert and key in a Redis URL are for TLS: write rediss:// for redis://")
+    return RedisLink(url, waits=waits, ca=files.get("ca"), cert=files.get("cert"), key=files.get("key"))
+
+
 class _Turn:
     """What one event loop asks."""
 
@@ -118,7 +130,7 @@ class Hosts:
 
     def __init__(self, urls: Sequence[str]) -> None:
         self.urls = list(urls)
-        self.links = [RedisLink(url) for url in urls]
+        self.links = [link(url) for url in urls]
         self._turns: dict[asyncio.AbstractEventLoop, _Turn] = {}
 
     def of(self, name: str) -> int:
@@ -427,10 +439,10 @@ class Core:
         key = self._key(place)
         commands = [[b"BZPOPMIN", key, b"%d" % WAIT], [b"ZPOPMIN", key, b"%d" % TOGETHER]]
         # A connection that waits can do nothing else.
-        link = RedisLink(url, waits=True)
+        own = link(url, waits=True)
         while True:
             try:
-                first, rest = link.run(commands).result()
+                first, rest = own.run(commands).result()
             except ConnectionError:
                 time.sleep(RETRY)
                 continue
@@ -439,16 +451,16 @@ class Core:
 
     def _read_shared(self, channel: str) -> None:
         """One message for each who waits, and no more: others may wait for the rest."""
-        key, links = self._key(channel), [RedisLink(url, waits=True) for url in self._hosts.urls]
+        key, links = self._key(channel), [link(url, waits=True) for url in self._hosts.urls]
         # The package's `send` takes any of the hosts, and so each is looked at in turn.
         command = [b"BZPOPMIN", key, b"%d" % WAIT if len(links) == 1 else TURN]
-        for link in itertools.cycle(links):
+        for host in itertools.cycle(links):
             with self._lock:
                 if channel not in self._wanted:
                     self._reading.discard(channel)
                     return
             try:
-                [popped] = link.run([command]).result()
+                [popped] = host.run([command]).result()
             except ConnectionError:
                 time.sleep(RETRY)
                 continue

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import parse_qsl, quote, urlencode
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
@@ -18,6 +19,8 @@ _FORMATS = {
 #: Which speaks one of them, too.
 _DIGIS = "digi.channels.DigiChannelLayer"
 _KEYS = ("format", "group", "hosts", "prefix", "symmetric_encryption_keys", "capacity", "expiry", "group_expiry")
+#: Files for TLS, by redis-py's names.
+_FILES = {"ssl_ca_certs": "ca", "ssl_certfile": "cert", "ssl_keyfile": "key"}
 #: What belongs to a stock process alone.
 _NOT_NEEDED = ("channel_capacity", "on_disconnect", "on_reconnect")
 #: What belongs to the format, and can't be chosen.
@@ -90,14 +93,28 @@ def _host_problems(hosts: object) -> Iterator[str]:
                 f"host {number}: a URL (redis://… or rediss://…), a pair of host and port, or a dict with `address`, "
                 "or with `host`, `port`, `db`, `username` and `password`; Sentinels are not spoken to"
             )
+        elif (is_checked := _query(host).get("ssl_cert_reqs", "required")) not in ("required", ssl.CERT_REQUIRED):
+            yield (
+                f"host {number}: ssl_cert_reqs is {is_checked!r}, but the certificate is always checked. Name the "
+                "authority that signed it by ssl_ca_certs, a file in PEM"
+            )
 
 
 def _is_known(host: object) -> bool:
     if not isinstance(host, dict):
         return False
-    return host.keys() == {"address"} or (
-        "host" in host and host.keys() <= {"host", "port", "db", "username", "password"}
-    )
+    if "address" in host:
+        return isinstance(host["address"], str) and host.keys() <= {"address", "ssl_cert_reqs", *_FILES}
+    return "host" in host and host.keys() <= {"host", "port", "db", "username", "password"}
+
+
+def _query(host: Any) -> dict[str, Any]:
+    """What stands behind the ? of a URL, or beside the address in a dict."""
+    if isinstance(host, str):
+        return dict(parse_qsl(host.partition("?")[2], keep_blank_values=True))
+    if not isinstance(host, dict) or "address" not in host:
+        return {}
+    return _query(host["address"]) | {name: value for name, value in host.items() if name != "address"}
 
 
 def urls(hosts: Sequence[Any]) -> list[str]:
@@ -109,12 +126,12 @@ def urls(hosts: Sequence[Any]) -> list[str]:
 
 def _url(host: Any) -> str:
     """A host as channels_redis takes it, as a URL."""
-    if isinstance(host, str):
-        return host
+    if isinstance(host, str) or (isinstance(host, dict) and "address" in host):
+        address = host if isinstance(host, str) else str(host["address"])
+        given = {_FILES.get(name, name): value for name, value in _query(host).items() if name != "ssl_cert_reqs"}
+        return f"{address.partition('?')[0]}{'?' if given else ''}{urlencode(given, safe='/', quote_via=quote)}"
     if not isinstance(host, dict):
         host = {"host": host[0], "port": host[1]}
-    if "address" in host:
-        return str(host["address"])
     name, port, db = str(host["host"]), host.get("port", 6379), host.get("db", 0)
     login = ""
     if host.get("password"):
