@@ -13,7 +13,7 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
-use super::connection::{Doubt, Writer};
+use super::connection::Writer;
 use super::error::store_error;
 use super::journal::{self, Entry, Extent};
 use super::overlay::{self, Overlay};
@@ -84,7 +84,7 @@ pub(super) fn apply(writer: &mut Writer, batch: &Batch) -> Result<Applied, Store
 }
 
 fn transact(
-    Writer { connection, recent, overlay, doubt, .. }: &mut Writer,
+    Writer { connection, recent, overlay, .. }: &mut Writer,
     rooms: &mut BTreeMap<RoomId, Locked>,
     batch: &Batch,
 ) -> rusqlite::Result<Vec<Outcome>> {
@@ -107,23 +107,22 @@ fn transact(
     let changed = rooms.iter().filter(|(_, locked)| locked.now != locked.stored);
     let heads = changed.map(|(room, locked)| (*room, locked.now)).collect();
     let entry = Entry { heads, messages: work.changed.into_values().collect() };
-    commit(transaction, doubt, overlay, extent, entry)?;
+    commit(transaction, overlay, extent, entry)?;
     Ok(outcomes)
 }
 
 /// Appends to the journal, commits, and only then lets others know.
 pub(super) fn commit(
     transaction: Transaction<'_>,
-    doubt: &mut Doubt,
     overlay: &RwLock<Overlay>,
     extent: Extent,
     entry: Entry,
 ) -> rusqlite::Result<()> {
     if entry.is_empty() {
-        return doubt.commit(transaction);
+        return transaction.commit();
     }
     let n = entry.append(&transaction, extent.last)?;
-    doubt.commit(transaction)?;
+    transaction.commit()?;
     overlay.write().put(n, entry);
     Ok(())
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 use rusqlite::limits::Limit;
-use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::spawn_blocking;
@@ -28,7 +28,7 @@ pub(super) const MAX_ROW: i32 = 1 << 20;
 
 /// How far the write-ahead log grows before its pages are moved into the file: 16 MiB, so that pages which change in
 /// every batch are moved seldom.
-pub(super) const CHECKPOINT_PAGES: u32 = 4_096;
+const CHECKPOINT_PAGES: u32 = 4_096;
 
 /// What the writer's thread owns.
 pub(super) struct Writer {
@@ -36,30 +36,11 @@ pub(super) struct Writer {
     pub(super) recent: Recent,
     pub(super) overlay: Arc<RwLock<Overlay>>,
     pub(super) sweep: Sweep,
-    /// See [`Writer::set_durable`].
-    pub(super) durable: bool,
-    /// See [`Writer::make_sound`].
-    pub(super) doubt: Doubt,
     /// Dropped after the connection.
     _file: Arc<InUse>,
 }
 
 type Job = Box<dyn FnOnce(&mut Writer) + Send>;
-
-/// Whether a commit could not be brought to the disk.
-#[derive(Default)]
-pub(super) struct Doubt(pub(super) bool);
-
-impl Doubt {
-    /// Commits.
-    pub(super) fn commit(&mut self, transaction: Transaction<'_>) -> rusqlite::Result<()> {
-        let done = transaction.commit();
-        if let Err(error) = &done {
-            self.0 |= error.sqlite_error_code() == Some(ErrorCode::SystemIoFailure);
-        }
-        done
-    }
-}
 
 impl Writer {
     pub(super) fn open(
@@ -69,38 +50,7 @@ impl Writer {
         overlay: Arc<RwLock<Overlay>>,
     ) -> Result<Self, StoreError> {
         let connection = open_for_writing(path, options)?;
-        Ok(Self {
-            connection,
-            recent: Recent::new(),
-            overlay,
-            sweep: Sweep::default(),
-            durable: true,
-            doubt: Doubt::default(),
-            _file: file,
-        })
-    }
-
-    /// Before each job: commits are durable, unless setting that failed behind the last piece that was placed. And what a
-    /// failed write to the disk has left in doubt is out of the way.
-    ///
-    /// Of a write that failed, Linux reports once that it did and takes the bytes for written from then on. What was
-    /// placed before without waiting for the disk may be among them, and after a power cut SQLite would read the
-    /// write-ahead log up to that hole and no further, whatever was committed behind it. So the log is brought into the
-    /// file (out of memory, where it is whole) and begun anew.
-    pub(super) fn make_sound(&mut self) -> Result<(), StoreError> {
-        if self.doubt.0 {
-            let is_held = self
-                .connection
-                .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0))
-                .map_err(store_error)?;
-            if is_held {
-                let text =
-                    "a write to the disk failed, and the write-ahead log cannot be begun anew while somebody reads";
-                return Err(StoreError::Unavailable(text.into()));
-            }
-            self.doubt.0 = false;
-        }
-        self.set_durable(true).map_err(store_error)
+        Ok(Self { connection, recent: Recent::new(), overlay, sweep: Sweep::default(), _file: file })
     }
 
     /// Carries out jobs until there can be no more, and places what they leave in the journal.
@@ -188,9 +138,8 @@ impl WriterHandle {
     ) -> Result<T, StoreError> {
         let (answer, answered) = oneshot::channel();
         let job = Box::new(move |writer: &mut Writer| {
-            let done = writer.make_sound().and_then(|()| job(writer));
             // Nobody waits any more: then nobody is told.
-            let _ = answer.send(done);
+            let _ = answer.send(job(writer));
         });
         let gone = |_| StoreError::Unavailable("the store's writer thread has ended".into());
         self.queue.send(job).await.map_err(gone)?;

@@ -1,8 +1,9 @@
 //! The embedded store: rooms in one SQLite file.
 //!
 //! * The write-ahead log is on and `synchronous` is `FULL`: what [`Store::apply`] has reported survives a crash of the
-//!   process, of the system and of the power supply, as far as the disk keeps its promises. (Placing, see below, moves
-//!   what is safe already, and does not wait for the disk.)
+//!   process, of the system and of the power supply, as far as the disk keeps its promises. That holds for placing (see
+//!   below), too, though it only moves what is safe already: of a write that failed, Linux says so once and takes the
+//!   bytes for written from then on, and a hole in the log below later commits would end them all.
 //! * One thread owns the one connection that writes; reads run beside it, each in a snapshot of its own.
 //! * Several stores, in this process or in others of the same machine, may have one file open; a network file system is
 //!   no place for it. **Never two copies of SQLite in one process on one file**: [`SqliteStore::open`] refuses what is
@@ -59,16 +60,21 @@ impl SqliteStore {
     ///
     /// # Errors
     /// `FileInUse` when something else in this process has the file open: another copy of SQLite, or whatever holds a
-    /// descriptor of it, whose closing would remove the file's locks. `BadUrl` when its directory isn't there,
-    /// `Unavailable` when it can't be opened.
+    /// descriptor of it, whose closing would remove the file's locks. `BadUrl` when its directory isn't there or
+    /// it is one itself, `Unavailable` when it can't be opened.
     pub fn open(path: impl AsRef<Path>, options: &SqliteOptions) -> Result<Self, StoreError> {
         let path = path.as_ref();
         // In full, because SQLite takes some names (`file:…`) for more than a path.
         let path = std::path::absolute(path)
             .map_err(|error| StoreError::Unavailable(format!("cannot open {}: {error}", path.display())))?;
-        if let Some(directory) = path.parent().filter(|directory| !directory.is_dir()) {
-            let text = format!("{} is no directory: make it, or give the database another place", directory.display());
-            return Err(StoreError::BadUrl(text));
+        let wrong = |path: &Path, what| {
+            let text = format!("{} {what}: give the database a name in a directory that is there", path.display());
+            Err(StoreError::BadUrl(text))
+        };
+        match path.parent() {
+            Some(directory) if !directory.is_dir() => return wrong(directory, "is no directory"),
+            _ if path.is_dir() => return wrong(&path, "is a directory"),
+            _ => {}
         }
         let file = Arc::new(InUse::claim(&path)?);
         let overlay = Arc::new(RwLock::new(Overlay::new()));
@@ -153,7 +159,7 @@ impl Store for SqliteStore {
 
     async fn create_room(&self, room: &NewRoom, now: Millis) -> Result<RoomId, StoreError> {
         let room = room.clone();
-        self.writer.run(move |writer| rooms::create(writer, &room, now)).await
+        self.writer.run(move |writer| rooms::create(&mut writer.connection, &room, now)).await
     }
 
     async fn purge(&self, room: RoomId, before: Millis) -> Result<u64, StoreError> {

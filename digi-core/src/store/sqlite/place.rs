@@ -10,7 +10,7 @@ use std::time::Duration;
 use rusqlite::{Connection, Result, Transaction, TransactionBehavior, params};
 
 use super::apply::{prepare_set_head, write_head};
-use super::connection::{CHECKPOINT_PAGES, Writer};
+use super::connection::Writer;
 use super::journal::{self, Extent};
 use super::overlay::{self, Overlay, Unplaced};
 use super::row::{message_columns, sql};
@@ -96,30 +96,9 @@ impl Writer {
         Ok(())
     }
 
-    /// Places some rooms. That need not reach the disk: what it moves is in the journal, and leaves it in a transaction
-    /// that reaches the disk no earlier than this one. SQLite's own checkpoints are left to the batches: one would say
-    /// nothing of a write that failed.
-    fn piece(&mut self, first: Option<RoomId>) -> Result<()> {
-        self.set_durable(false)?;
-        let placed = self.place_rooms(first);
-        self.set_durable(true)?;
-        placed
-    }
-
-    /// Whether a commit waits until it is on the disk. For every job it does.
-    pub(super) fn set_durable(&mut self, durable: bool) -> Result<()> {
-        if self.durable != durable {
-            let (synchronous, checkpoint) = if durable { ("FULL", CHECKPOINT_PAGES) } else { ("NORMAL", 0) };
-            self.connection.pragma_update(None, "synchronous", synchronous)?;
-            self.connection.pragma_update(None, "wal_autocheckpoint", checkpoint)?;
-            self.durable = durable;
-        }
-        Ok(())
-    }
-
     /// In one transaction: that room, then those that the sweep comes by or, without one, those that are full. What fails
     /// is still in the overlay, and the next sweep comes by.
-    fn place_rooms(&mut self, mut first: Option<RoomId>) -> Result<()> {
+    fn piece(&mut self, mut first: Option<RoomId>) -> Result<()> {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let Extent { last, .. } = overlay::catch_up(&transaction, &self.overlay)?;
         let (mut rooms, mut messages, mut is_last) = (HashSet::new(), 0, false);
@@ -146,7 +125,7 @@ impl Writer {
         if let Some(settled) = settled {
             journal::trim(&transaction, settled)?;
         }
-        self.doubt.commit(transaction)?;
+        transaction.commit()?;
         let mut overlay = self.overlay.write();
         for room in rooms {
             overlay.forget(room, last);

@@ -14,8 +14,7 @@ use crate::store::StoreError;
 use crate::store::model::{Head, NewRoom};
 
 /// See [`Store::create_room`](crate::store::Store::create_room).
-pub(super) fn create(writer: &mut Writer, room: &NewRoom, now: Millis) -> Result<RoomId, StoreError> {
-    let Writer { connection, doubt, .. } = writer;
+pub(super) fn create(connection: &mut Connection, room: &NewRoom, now: Millis) -> Result<RoomId, StoreError> {
     let transaction = begin(connection)?;
     let next = || transaction.query_row("SELECT coalesce(max(id), 0) + 1 FROM digi_room", [], |row| row.get(0));
     let id = match room.id {
@@ -26,7 +25,7 @@ pub(super) fn create(writer: &mut Writer, room: &NewRoom, now: Millis) -> Result
         return Err(StoreError::Rejected(format!("room ids lie between 1 and {}, not {id}", RoomId::MAX_OWN)));
     }
     insert(&transaction, id, room, now).map_err(store_error)?.ok_or(StoreError::RoomExists(RoomId(id)))?;
-    doubt.commit(transaction).map_err(store_error)?;
+    transaction.commit().map_err(store_error)?;
     Ok(RoomId(id))
 }
 
@@ -55,7 +54,7 @@ fn insert(transaction: &Transaction<'_>, id: i64, room: &NewRoom, now: Millis) -
 
 /// See [`Store::raise_epoch`](crate::store::Store::raise_epoch).
 pub(super) fn raise(writer: &mut Writer, room: RoomId, seen: Cursor, now: Millis) -> Result<Head, StoreError> {
-    let Writer { connection, overlay, doubt, .. } = writer;
+    let Writer { connection, overlay, .. } = writer;
     let transaction = begin(connection)?;
     let extent = overlay::catch_up(&transaction, overlay).map_err(store_error)?;
     let stored = find_head(&transaction, overlay, room).map_err(store_error)?.ok_or(StoreError::NoSuchRoom(room))?;
@@ -64,7 +63,7 @@ pub(super) fn raise(writer: &mut Writer, room: RoomId, seen: Cursor, now: Millis
     if to != stored {
         sql(to.head.epoch.0).map_err(store_error)?;
         let entry = Entry { heads: vec![(room, to)], messages: Vec::new() };
-        commit(transaction, doubt, overlay, extent, entry).map_err(store_error)?;
+        commit(transaction, overlay, extent, entry).map_err(store_error)?;
     }
     Ok(to.head)
 }
@@ -95,12 +94,12 @@ fn in_tables<T>(
     writer: &mut Writer,
     change: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {
-    let Writer { connection, overlay, doubt, .. } = writer;
+    let Writer { connection, overlay, .. } = writer;
     let transaction = begin(connection)?;
     overlay::catch_up(&transaction, overlay).map_err(store_error)?;
     let placed = place::settle(&transaction, &overlay.read()).map_err(store_error)?;
     let changed = change(&transaction)?;
-    doubt.commit(transaction).map_err(store_error)?;
+    transaction.commit().map_err(store_error)?;
     overlay.write().trimmed(placed);
     Ok(changed)
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use fastrand::Rng;
 
-use super::connection::{CHECKPOINT_PAGES, Doubt, open_for_reading};
+use super::connection::open_for_reading;
 use super::journal::Extent;
 use super::*;
 use crate::error::Code;
@@ -68,7 +68,7 @@ fn edit(message: MessageId, body: &str) -> Command {
 fn rooms(process: &mut Process, count: i64) -> Vec<RoomId> {
     let members = vec![("alice".into(), "Alice".into(), Role::Moderator)];
     let room = NewRoom { members, ..NewRoom::default() };
-    (0..count).map(|_| rooms::create(&mut process.writer, &room, NOW).unwrap()).collect()
+    (0..count).map(|_| rooms::create(&mut process.writer.connection, &room, NOW).unwrap()).collect()
 }
 
 fn count(process: &Process, table: &str) -> i64 {
@@ -289,53 +289,4 @@ fn every_process_sees_the_same_at_any_time() {
         assert!(expected.is_empty(), "seed {seed}");
         assert_eq!(count(&fresh, "digi_journal"), 0);
     }
-}
-
-/// Placing doesn't wait for the disk, nor does it leave that behind; also where it fails.
-#[test]
-fn what_comes_behind_a_piece_is_durable() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut process = Process::open(&dir.path().join("chat.db"));
-    let [room] = rooms(&mut process, 1)[..] else { unreachable!() };
-    let settings = |process: &Process| {
-        let number =
-            |name| process.writer.connection.pragma_query_value(None, name, |row| row.get::<_, u32>(0)).unwrap();
-        (number("synchronous"), number("wal_autocheckpoint"))
-    };
-    // FULL is 2.
-    let durable = (2, CHECKPOINT_PAGES);
-    process.apply(vec![add(room, "a")]);
-    process.writer.place_all().unwrap();
-    assert_eq!(settings(&process), durable);
-    process.apply(vec![add(room, "b")]);
-    process.writer.connection.execute_batch("ALTER TABLE digi_message RENAME TO elsewhere").unwrap();
-    process.writer.place_piece().unwrap_err();
-    assert_eq!(settings(&process), durable);
-}
-
-/// What follows a write that failed doesn't stand behind what that may have torn a hole into.
-#[test]
-fn the_write_ahead_log_begins_anew_behind_a_failed_write() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("chat.db");
-    let mut process = Process::open(&path);
-    let [room] = rooms(&mut process, 1)[..] else { unreachable!() };
-    let wal = || std::fs::metadata(dir.path().join("chat.db-wal")).unwrap().len();
-    process.apply(vec![add(room, "a")]);
-    process.writer.make_sound().unwrap();
-    assert_ne!(wal(), 0);
-
-    process.writer.doubt = Doubt(true);
-    process.writer.connection.busy_timeout(std::time::Duration::ZERO).unwrap();
-    let snapshot = process.reader.unchecked_transaction().unwrap();
-    snapshot.query_row("SELECT count(*) FROM digi_message", [], |_| Ok(())).unwrap();
-    let error = process.writer.make_sound().unwrap_err();
-    assert!(error.to_string().contains("while somebody reads"), "{error}");
-    drop(snapshot);
-    process.writer.make_sound().unwrap();
-    assert_eq!(wal(), 0);
-    process.apply(vec![add(room, "b")]);
-    process.writer.make_sound().unwrap();
-    assert_ne!(wal(), 0);
-    assert_eq!(process.room(room).0.rows.len(), 2);
 }
