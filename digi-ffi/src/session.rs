@@ -142,7 +142,7 @@ impl Open {
         if !self.is_accepted(deadline)? {
             return Ok(DIGI_AGAIN);
         }
-        match wait(self.session.receive(text), deadline) {
+        match wait(self.session.receive_unforked(text), deadline) {
             None => Ok(DIGI_AGAIN),
             Some(Ok(())) => Ok(DIGI_OK),
             Some(Err(error)) if error.code() == Code::SessionClosed => Err(self.close_code().into()),

@@ -122,11 +122,15 @@ impl Session {
         if self.core.is_forked() {
             return Err(Code::EngineForked.into());
         }
-        self.take(text).await
+        self.receive_unforked(text).await
     }
 
-    /// The same for the server, whose tasks live on a runtime's threads: a forked process has none of those.
-    pub(crate) async fn take(&self, text: &str) -> Result<(), Error> {
+    /// The same for whoever knows that the process was not forked, and saves asking the system: tasks of a runtime, of
+    /// whose threads a forked process has none; bindings that watch for forks.
+    ///
+    /// # Errors
+    /// `session_closed`, `engine_closed`.
+    pub async fn receive_unforked(&self, text: &str) -> Result<(), Error> {
         self.core.writer.wait_for_space().await;
         let _taking = self.core.writer.hold();
         if self.core.is_closing() {

@@ -143,7 +143,7 @@ impl Connection {
                 Some(Ok(Message::Text(text))) => {
                     // While the engine closes, the client is told of each frame that it is not taken. A closed session
                     // takes nothing; the writing half learns its code.
-                    if self.session.take(&text).await.is_err() && self.session.closed().is_some() {
+                    if self.session.receive_unforked(&text).await.is_err() && self.session.closed().is_some() {
                         return pending().await;
                     }
                 }

@@ -10,9 +10,9 @@
 
 #define BATCH 64
 
-static void check(digi_result result, digi_error *error) {
+static void check(digi_result result, digi_error **error) {
   if (result == DIGI_OK) return;
-  fprintf(stderr, "%s: %s\n", digi_result_name(result), digi_error_text(error));
+  fprintf(stderr, "%s: %s\n", digi_result_name(result), digi_error_text(*error));
   exit(1);
 }
 
@@ -27,7 +27,7 @@ static size_t bytes;
 
 static void in(digi_text text) {
   digi_error *error = NULL;
-  check(digi_session_receive(session, text.data, text.length, -1, &error), error);
+  check(digi_session_receive(session, text.data, text.length, -1, &error), &error);
 }
 
 static void out(digi_frame *frame) {
@@ -40,7 +40,7 @@ static void out(digi_frame *frame) {
 static void next(void) {
   digi_error *error = NULL;
   digi_frame *frame;
-  check(digi_session_next(session, -1, &frame, &error), error);
+  check(digi_session_next(session, -1, &frame, &error), &error);
   out(frame);
 }
 
@@ -63,7 +63,7 @@ static void round_of(int count) {
     for (n = 0; n < BATCH; n++) in(add);
     while (all < BATCH) {
       digi_error *error = NULL;
-      check(digi_session_next_many(session, -1, frames, BATCH, &got, &error), error);
+      check(digi_session_next_many(session, -1, frames, BATCH, &got, &error), &error);
       for (at = 0; at < got; at++) out(frames[at]);
       all += got;
     }
@@ -90,17 +90,17 @@ int main(int argc, char **argv) {
   int count = argc > 1 ? atoi(argv[1]) : 1000;
   size_t i;
 
-  check(digi_cipher_new(secret.data, secret.length, &cipher, &error), error);
-  check(digi_config_new(cipher, &config, &error), error);
+  check(digi_cipher_new(secret.data, secret.length, &cipher, &error), &error);
+  check(digi_config_new(cipher, &config, &error), &error);
   for (i = 0; i < sizeof settings / sizeof *settings; i++) {
-    check(digi_config_set(config, settings[i], strlen(settings[i]), values[i], strlen(values[i]), &error), error);
+    check(digi_config_set(config, settings[i], strlen(settings[i]), values[i], strlen(values[i]), &error), &error);
   }
-  check(digi_engine_new(config, &engine, &error), error);
-  check(digi_engine_create_room(engine, 0, NULL, 0, &member, 1, &room, &error), error);
-  check(digi_cipher_seal(cipher, DIGI_KIND_ROOM, room, token, sizeof token, NULL, &error), error);
+  check(digi_engine_new(config, &engine, &error), &error);
+  check(digi_engine_create_room(engine, 0, NULL, 0, &member, 1, &room, &error), &error);
+  check(digi_cipher_seal(cipher, DIGI_KIND_ROOM, room, token, sizeof token, NULL, &error), &error);
   scope.token = digi_text_of(token);
   scope.user = me;
-  check(digi_engine_connect(engine, &scope, &session, &error), error);
+  check(digi_engine_connect(engine, &scope, &session, &error), &error);
   next();
   while (fgets(line, sizeof line, stdin) != NULL) round_of(count);
   digi_session_free(session);
