@@ -100,6 +100,19 @@ def test_the_bridge_is_made_of_what_stock_consumers_have() -> None:
     assert bridge.options(None) is bridge.options(False) is None
 
 
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("rediss://a?ca=/x+y.pem", "rediss://a?ca=/x+y.pem"),
+        ("redis://:a?b@c", "redis://:a?b@c"),
+        ("rediss://a?ssl_ca_certs=/x%2By.pem&ssl_cert_reqs=required", "rediss://a?ca=/x%2By.pem"),
+        ({"address": "rediss://a", "ssl_ca_certs": None, "ssl_certfile": None}, "rediss://a"),
+    ],
+)
+def test_files_for_tls_have_the_bridges_names(host: object, url: str) -> None:
+    assert bridge.urls([host]) == [url]
+
+
 def test_an_engine_gets_the_bridge_of_the_setting(sqlite: str) -> None:
     with override_settings(CHANNEL_LAYERS={"default": STOCK}, DIGI={"BRIDGE": True}):
         assert checks.check_settings() == []

@@ -22,7 +22,7 @@ import zlib
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
-from urllib.parse import parse_qsl
+from urllib.parse import unquote
 
 import msgpack
 from channels.exceptions import ChannelFull
@@ -99,7 +99,10 @@ def host_of(name: str, size: int) -> int:
 def link(url: str, *, waits: bool = False) -> RedisLink:
     """The way to the server that a URL names; what is for TLS stands behind its ?, as the bridge has it."""
     url, _, query = url.partition("?")
-    files = dict(parse_qsl(query, keep_blank_values=True))
+    if "@" in query:
+        # Nothing of it is shown: it is a part of the password.
+        raise ValueError("of a Redis URL, the password ends too early: write @ : / ? # in it percent-encoded")
+    files = {name: unquote(value) for name, _, value in (pair.partition("=") for pair in query.split("&") if pair)}
     if unknown := files.keys() - {"ca", "cert", "key"}:
         raise ValueError(f"a Redis URL has no option {min(unknown)!r}: there are ca, cert and key")
     if files and not url.startswith("rediss://"):

@@ -114,7 +114,9 @@ def _query(host: Any) -> dict[str, Any]:
         return dict(parse_qsl(host.partition("?")[2], keep_blank_values=True))
     if not isinstance(host, dict) or "address" not in host:
         return {}
-    return _query(host["address"]) | {name: value for name, value in host.items() if name != "address"}
+    # To redis-py, a file that is None is one that is not given.
+    beside = {name: value for name, value in host.items() if name != "address" and (name not in _FILES or value)}
+    return _query(host["address"]) | beside
 
 
 def urls(hosts: Sequence[Any]) -> list[str]:
@@ -127,9 +129,12 @@ def urls(hosts: Sequence[Any]) -> list[str]:
 def _url(host: Any) -> str:
     """A host as channels_redis takes it, as a URL."""
     if isinstance(host, str) or (isinstance(host, dict) and "address" in host):
-        address = host if isinstance(host, str) else str(host["address"])
-        given = {_FILES.get(name, name): value for name, value in _query(host).items() if name != "ssl_cert_reqs"}
-        return f"{address.partition('?')[0]}{'?' if given else ''}{urlencode(given, safe='/', quote_via=quote)}"
+        address, given = host if isinstance(host, str) else str(host["address"]), _query(host)
+        if given.keys().isdisjoint((*_FILES, "ssl_cert_reqs")):
+            # As it is: what is wrong with it is said by who reads it, without what may be a password.
+            return address
+        files = {_FILES.get(name, name): value for name, value in given.items() if name != "ssl_cert_reqs"}
+        return f"{address.partition('?')[0]}{'?' if files else ''}{urlencode(files, safe='/', quote_via=quote)}"
     if not isinstance(host, dict):
         host = {"host": host[0], "port": host[1]}
     name, port, db = str(host["host"]), host.get("port", 6379), host.get("db", 0)
